@@ -1,0 +1,153 @@
+//! The way to the shop: one channel to each service, several to Order.
+
+use anyhow::Context as _;
+use contract::{
+    make::v1::make_service_client::MakeServiceClient,
+    mypage::v1::my_page_service_client::MyPageServiceClient,
+    order::v1::order_service_client::OrderServiceClient,
+    payment::v1::payment_service_client::PaymentServiceClient,
+};
+use std::time::Duration;
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
+use tonic_types::StatusExt as _;
+
+/// On a loopback or in one data centre a connection that takes longer will not come.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Where the services are: `http://127.0.0.1:8081` and so on.
+#[derive(Clone, Debug)]
+pub(crate) struct Urls {
+    /// `OrderService`.
+    pub(crate) order: String,
+    /// `PaymentService`.
+    pub(crate) payment: String,
+    /// `MakeService`.
+    pub(crate) make: String,
+    /// `MyPageService`.
+    pub(crate) mypage: String,
+}
+
+/// Clients of the four services; they connect when they are first used, and again whenever a connection was lost.
+#[derive(Clone, Debug)]
+pub(crate) struct Shop {
+    orders: Vec<OrderServiceClient<Channel>>,
+    /// Reads payments and the provider's charges.
+    pub(crate) payment: PaymentServiceClient<Channel>,
+    /// Reads tickets.
+    pub(crate) make: MakeServiceClient<Channel>,
+    /// Reads what customers see.
+    pub(crate) mypage: MyPageServiceClient<Channel>,
+}
+
+impl Shop {
+    /// Clients with `connections` HTTP/2 connections to Order.
+    ///
+    /// # Errors
+    /// A malformed URL.
+    pub(crate) fn connect(urls: &Urls, connections: u16) -> anyhow::Result<Self> {
+        let orders = (0..connections.max(1))
+            .map(|_number| Ok(OrderServiceClient::new(channel(&urls.order)?)))
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self {
+            orders,
+            payment: PaymentServiceClient::new(channel(&urls.payment)?),
+            make: MakeServiceClient::new(channel(&urls.make)?),
+            mypage: MyPageServiceClient::new(channel(&urls.mypage)?),
+        })
+    }
+
+    /// A client of Order; worker `number` always gets the same connection.
+    pub(crate) fn order(&self, number: usize) -> OrderServiceClient<Channel> {
+        self.orders[number % self.orders.len()].clone()
+    }
+}
+
+fn channel(url: &str) -> anyhow::Result<Channel> {
+    let endpoint = Endpoint::from_shared(url.to_owned())
+        .with_context(|| format!("{url:?} is not a URL such as http://127.0.0.1:8081"))?;
+    Ok(endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true).connect_lazy())
+}
+
+/// What an error means to a good client.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    /// The shop's reason; gRPC's name of the code for an error that the transport made.
+    pub(crate) reason: String,
+    /// The shop says that nothing happened.
+    pub(crate) refused: bool,
+    /// Worth repeating: after this long, or after the client's own back-off.
+    pub(crate) retry: Option<Option<Duration>>,
+    /// The order that the error is about.
+    pub(crate) order_id: Option<String>,
+}
+
+impl Answer {
+    /// Reads an error.
+    pub(crate) fn of(status: &Status) -> Self {
+        let refused = matches!(
+            status.code(),
+            Code::InvalidArgument
+                | Code::NotFound
+                | Code::FailedPrecondition
+                | Code::Unauthenticated
+                | Code::PermissionDenied
+        );
+        let delay = status.get_details_retry_info().and_then(|info| info.retry_delay);
+        match status.get_details_error_info() {
+            Some(mut info) => Self {
+                refused,
+                retry: (delay.is_some() || info.reason == "DEADLINE").then_some(delay),
+                order_id: info.metadata.remove("order_id"),
+                reason: info.reason,
+            },
+            // the transport's: the call may have been carried out
+            None => {
+                Self { reason: name(status.code()), refused, retry: Some(None), order_id: None }
+            }
+        }
+    }
+}
+
+/// `DeadlineExceeded` as the rest of the world spells it: `DEADLINE_EXCEEDED`.
+fn name(code: Code) -> String {
+    let mut name = String::new();
+    for letter in format!("{code:?}").chars() {
+        if letter.is_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.extend(letter.to_uppercase());
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+    use tonic_types::ErrorDetails;
+
+    #[test]
+    fn an_error_says_whether_to_try_again() {
+        let details = |reason: &str| {
+            let metadata = HashMap::from([("order_id".to_owned(), "7".to_owned())]);
+            ErrorDetails::with_error_info(reason, contract::ERROR_DOMAIN, metadata)
+        };
+        let mut unknown = details("PAYMENT_OUTCOME_UNKNOWN");
+        unknown.set_retry_info(Some(Duration::from_secs(1)));
+        let answer = Answer::of(&Status::with_error_details(Code::Unavailable, "unknown", unknown));
+        assert_eq!(answer.reason, "PAYMENT_OUTCOME_UNKNOWN");
+        assert_eq!(answer.retry, Some(Some(Duration::from_secs(1))));
+        assert_eq!(answer.order_id.as_deref(), Some("7"));
+
+        let reused = details("REQUEST_ID_REUSED");
+        let answer =
+            Answer::of(&Status::with_error_details(Code::FailedPrecondition, "reused", reused));
+        assert!(answer.refused && answer.retry.is_none());
+
+        let answer = Answer::of(&Status::new(Code::DeadlineExceeded, "made by the transport"));
+        assert_eq!((answer.reason.as_str(), answer.retry), ("DEADLINE_EXCEEDED", Some(None)));
+    }
+}

@@ -1,0 +1,288 @@
+//! A good client: places orders and cancels some, repeats with the same `request_id` what may have happened or may yet
+//! happen, and remembers all that it was told.
+
+use super::{
+    basket::Lines,
+    connection::{Answer, Shop},
+    pace::{Pace, Slot},
+};
+use contract::{
+    money::{Currency, Money},
+    order::v1::{
+        CancelOrderRequest, Order, OrderState, PlaceOrderRequest,
+        order_service_client::OrderServiceClient,
+    },
+};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+use tokio::time::{Instant, sleep_until};
+use tonic::{Request, Status, transport::Channel};
+use uuid::Uuid;
+
+/// The shop's own default for `PlaceOrder`.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// With the back-off below about 8 s: longer than a process takes to come back.
+const ATTEMPTS: u32 = 12;
+/// The first pause, doubled after each attempt.
+const BACKOFF: Duration = Duration::from_millis(50);
+/// No pause is longer, also when the shop asks for more: a load that waits is no load.
+const BACKOFF_MOST: Duration = Duration::from_secs(1);
+
+/// Errors by reason, each answer counted.
+pub(crate) type Errors = BTreeMap<String, u64>;
+
+/// One request and all that became known of it to its sender.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    /// The same in all its attempts.
+    pub(crate) request_id: Uuid,
+    /// The index of its customer.
+    pub(crate) customer: usize,
+    /// The index of its basket.
+    pub(crate) basket: usize,
+    /// What came of it.
+    pub(crate) outcome: Outcome,
+    /// Another order that the same request was answered with: one too many.
+    pub(crate) other: Option<Uuid>,
+    /// Whether it was cancelled, and what came of that.
+    pub(crate) cancel: Cancel,
+    /// From the intended time to the last answer.
+    pub(crate) latency: Duration,
+}
+
+/// What came of placing an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The shop answered with the order.
+    Accepted(Accepted),
+    /// An error that named the order: it exists.
+    Named(Uuid),
+    /// Nobody knows: there may be an order.
+    Unknown,
+    /// The shop said that nothing happened.
+    Refused,
+}
+
+/// The order as it was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Accepted {
+    /// Its id.
+    pub(crate) order_id: Uuid,
+    /// In minor units.
+    pub(crate) total: i64,
+    /// At that moment.
+    pub(crate) state: OrderState,
+    /// Whether its lines were those sent.
+    pub(crate) lines_as_sent: bool,
+}
+
+/// What came of cancelling an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cancel {
+    /// Not asked for.
+    None,
+    /// Granted or being decided: the state answered.
+    Answered(OrderState),
+    /// The only attempt was refused: nothing happened.
+    Refused,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// What all workers share.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Names, by index.
+    pub(crate) customers: Vec<String>,
+    /// What is ordered, by index.
+    pub(crate) baskets: Vec<Lines>,
+    /// The shop's.
+    pub(crate) currency: Currency,
+    /// From 0 to 1.
+    pub(crate) cancel_share: f64,
+    /// When.
+    pub(crate) pace: Pace,
+    /// Answered so far, for the progress bar.
+    pub(crate) answered: AtomicU64,
+}
+
+/// One of the workers; has one request in flight at a time.
+#[derive(Debug)]
+pub(crate) struct Worker<'a> {
+    plan: &'a Plan,
+    client: OrderServiceClient<Channel>,
+    sent: Vec<Sent>,
+    errors: Errors,
+}
+
+impl<'a> Worker<'a> {
+    /// Worker `number` of `plan`.
+    pub(crate) fn new(plan: &'a Plan, shop: &Shop, number: usize) -> Self {
+        Self { plan, client: shop.order(number), sent: Vec::new(), errors: Errors::new() }
+    }
+
+    /// Places orders until the time is over; what it sent, and the errors it met.
+    pub(crate) async fn work(mut self) -> (Vec<Sent>, Errors) {
+        while let Some(slot) = self.plan.pace.next().await {
+            let sent = self.order(slot).await;
+            self.sent.push(sent);
+            self.plan.answered.fetch_add(1, Ordering::Relaxed);
+        }
+        self.finish()
+    }
+
+    /// What it sent, and the errors it met.
+    pub(crate) fn finish(self) -> (Vec<Sent>, Errors) {
+        (self.sent, self.errors)
+    }
+
+    async fn order(&mut self, slot: Slot) -> Sent {
+        let turn = usize::try_from(slot.number).unwrap_or_default();
+        let (customers, baskets) = (self.plan.customers.len(), self.plan.baskets.len());
+        let mut sent = Sent::new(turn % customers, turn % baskets);
+        self.place(&mut sent).await;
+        sent.latency = slot.intended.elapsed();
+        if let Outcome::Accepted(Accepted { order_id, .. }) = sent.outcome
+            && rand::random::<f64>() < self.plan.cancel_share
+        {
+            sent.cancel = self.cancel(order_id).await;
+        }
+        sent
+    }
+
+    /// Places `sent`, which may have been placed before: then the answers must agree.
+    pub(crate) async fn place(&mut self, sent: &mut Sent) {
+        let request = PlaceOrderRequest {
+            request_id: sent.request_id.to_string(),
+            customer_id: self.plan.customers[sent.customer].clone(),
+            lines: self.plan.baskets[sent.basket].to_vec(),
+            payment_token: String::new(),
+        };
+        for attempt in 1..=ATTEMPTS {
+            let error = match self.client.place_order(timed(request.clone())).await {
+                Ok(response) => {
+                    let order = response.into_inner().order.unwrap_or_default();
+                    sent.hear(self.accepted(&order, &sent.outcome, sent.basket));
+                    return;
+                }
+                Err(error) => self.note(&error),
+            };
+            if let Some(order_id) = error.order_id.and_then(|id| id.parse().ok()) {
+                sent.hear(Outcome::Named(order_id));
+            } else if error.refused && attempt == 1 {
+                sent.hear(Outcome::Refused);
+            }
+            let Some(asked) = error.retry else { return };
+            back_off(attempt, asked).await;
+        }
+    }
+
+    fn accepted(&self, order: &Order, before: &Outcome, basket: usize) -> Outcome {
+        let total = order.total.as_ref().map(|total| Money::from_wire(total, self.plan.currency));
+        match (order.order_id.parse(), total) {
+            (Ok(order_id), Some(Ok(total))) => Outcome::Accepted(Accepted {
+                order_id,
+                total: total.minor,
+                state: order.state(),
+                lines_as_sent: *order.lines == *self.plan.baskets[basket],
+            }),
+            // an answer without an order, or in another currency, proves nothing
+            _ => before.clone(),
+        }
+    }
+
+    /// Cancels an order.
+    pub(crate) async fn cancel(&mut self, order_id: Uuid) -> Cancel {
+        let order_id = order_id.to_string();
+        let request = CancelOrderRequest { order_id, ..CancelOrderRequest::default() };
+        for attempt in 1..=ATTEMPTS {
+            let error = match self.client.cancel_order(timed(request.clone())).await {
+                Ok(response) => {
+                    return Cancel::Answered(
+                        response.into_inner().order.unwrap_or_default().state(),
+                    );
+                }
+                Err(error) if error.code() == tonic::Code::FailedPrecondition => {
+                    // the barista was faster: an answer, not an error. After a lost attempt it says nothing of that one.
+                    return if attempt == 1 { Cancel::Refused } else { Cancel::Unknown };
+                }
+                Err(error) => self.note(&error),
+            };
+            let Some(asked) = error.retry else { break };
+            back_off(attempt, asked).await;
+        }
+        Cancel::Unknown
+    }
+
+    fn note(&mut self, status: &Status) -> Answer {
+        let answer = Answer::of(status);
+        *self.errors.entry(answer.reason.clone()).or_default() += 1;
+        answer
+    }
+}
+
+impl Sent {
+    /// A new request, of which nothing is known.
+    pub(crate) fn new(customer: usize, basket: usize) -> Self {
+        Self {
+            request_id: Uuid::new_v4(),
+            customer,
+            basket,
+            outcome: Outcome::Unknown,
+            other: None,
+            cancel: Cancel::None,
+            latency: Duration::ZERO,
+        }
+    }
+
+    /// The order that this request is known to be.
+    pub(crate) fn order_id(&self) -> Option<Uuid> {
+        self.outcome.order_id()
+    }
+
+    /// One more answer to the same request: it may tell more than those before, and must not contradict them.
+    fn hear(&mut self, outcome: Outcome) {
+        let told = outcome.order_id();
+        if let (Some(first), Some(told)) = (self.order_id(), told)
+            && first != told
+        {
+            self.other = Some(told);
+            return;
+        }
+        match (&mut self.outcome, outcome) {
+            (Outcome::Accepted(first), Outcome::Accepted(again)) => {
+                first.state = again.state;
+                first.lines_as_sent &= again.lines_as_sent;
+            }
+            (Outcome::Accepted(_), _)
+            | (Outcome::Named(_), Outcome::Unknown | Outcome::Refused) => {}
+            (outcome, told) => *outcome = told,
+        }
+    }
+}
+
+impl Outcome {
+    fn order_id(&self) -> Option<Uuid> {
+        match self {
+            Self::Accepted(accepted) => Some(accepted.order_id),
+            Self::Named(order_id) => Some(*order_id),
+            Self::Unknown | Self::Refused => None,
+        }
+    }
+}
+
+fn timed<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(TIMEOUT);
+    request
+}
+
+/// Waits as long as the shop `asked`, else twice as long each time; with jitter, so that those who failed together do not
+/// come back together.
+async fn back_off(attempt: u32, asked: Option<Duration>) {
+    let pause = asked.unwrap_or(BACKOFF * 2_u32.pow(attempt.min(8) - 1)).min(BACKOFF_MOST);
+    sleep_until(Instant::now() + pause.mul_f64(rand::random_range(0.5..1.0))).await;
+}
