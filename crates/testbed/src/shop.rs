@@ -11,6 +11,7 @@ use contract::{
 use serde::Deserialize;
 use std::{
     fs::{self, File},
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{ExitStatus, Output, Stdio},
@@ -58,17 +59,22 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `binary` with `arguments`; what it says on both outputs is appended to the file `log`.
+    /// Starts `binary` with `arguments`; what it says on stdout is appended to the file `out`, on stderr to `log`.
     ///
     /// # Errors
-    /// It cannot be started, or `log` cannot be written.
-    pub fn spawn(binary: &Path, arguments: &[String], log: &Path) -> anyhow::Result<Self> {
-        let out = File::options().create(true).append(true).open(log)?;
+    /// It cannot be started, or a file cannot be written.
+    pub fn spawn(
+        binary: &Path,
+        arguments: &[String],
+        out: &Path,
+        log: &Path,
+    ) -> anyhow::Result<Self> {
+        let append = |path| File::options().create(true).append(true).open(path);
         let child = Command::new(binary)
             .args(arguments)
             .stdin(Stdio::null())
-            .stdout(out.try_clone()?)
-            .stderr(out)
+            .stdout(append(out)?)
+            .stderr(append(log)?)
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {}", binary.display()))?;
@@ -88,11 +94,24 @@ impl Process {
     /// # Errors
     /// It is gone already, or not gone after 12 s.
     pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
-        let pid = self.child.id().context("the process is gone already")?;
-        let signalled =
-            Command::new("kill").args(["-TERM", &pid.to_string()]).status().await?.success();
-        anyhow::ensure!(signalled, "kill -TERM {pid} failed");
+        self.signal("TERM").await?;
         self.wait(STOP_WITHIN).await
+    }
+
+    /// SIGINT, as Ctrl-C sends it.
+    ///
+    /// # Errors
+    /// It is gone already.
+    pub async fn interrupt(&self) -> anyhow::Result<()> {
+        self.signal("INT").await
+    }
+
+    async fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let pid = self.child.id().context("the process is gone already")?.to_string();
+        // the standard library only kills, and this workspace has no unsafe code
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().await?;
+        anyhow::ensure!(sent.success(), "kill -{name} {pid} failed");
+        Ok(())
     }
 
     /// Waits for the exit status.
@@ -164,15 +183,35 @@ impl Shop {
         Ok(Self { binary, directory, listen, process, addresses, channels })
     }
 
-    /// Starts it again on the same data, after [`Process::kill`] or [`Process::terminate`].
+    /// Starts it again on the same data, after [`Process::kill`] or [`Process::terminate`], and waits until it is serving.
     ///
     /// # Errors
     /// It does not come up; the error holds what it said.
     pub async fn reopen(&mut self, arguments: &[&str]) -> anyhow::Result<()> {
+        self.restart(arguments)?;
+        self.ready().await
+    }
+
+    /// Starts it again, and does not wait.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn restart(&mut self, arguments: &[&str]) -> anyhow::Result<()> {
         let directory = self.directory.path();
-        fs::remove_file(directory.join("ready.json"))?;
+        match fs::remove_file(directory.join("ready.json")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
         self.process = start(&self.binary, directory, &self.listen, arguments)?;
-        self.addresses = ready(&mut self.process, directory).await?;
+        Ok(())
+    }
+
+    /// Waits until all its services are serving.
+    ///
+    /// # Errors
+    /// It does not come up; the error holds what it said.
+    pub async fn ready(&mut self) -> anyhow::Result<()> {
+        self.addresses = ready(&mut self.process, self.directory.path()).await?;
         self.channels = channels(&self.addresses)?;
         Ok(())
     }
@@ -271,7 +310,8 @@ fn start(
         all.extend([(*flag).to_owned(), address.to_string()]);
     }
     all.extend(arguments.iter().map(|&argument| argument.to_owned()));
-    Process::spawn(binary, &all, &directory.join("up.log"))
+    let log = directory.join("up.log");
+    Process::spawn(binary, &all, &log, &log)
 }
 
 async fn ready(process: &mut Process, directory: &Path) -> anyhow::Result<Addresses> {

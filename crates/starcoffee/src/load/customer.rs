@@ -286,3 +286,6 @@ async fn back_off(attempt: u32, asked: Option<Duration>) {
     let pause = asked.unwrap_or(BACKOFF * 2_u32.pow(attempt.min(8) - 1)).min(BACKOFF_MOST);
     sleep_until(Instant::now() + pause.mul_f64(rand::random_range(0.5..1.0))).await;
 }
+
+#[cfg(test)]
+mod tests;
