@@ -1,0 +1,59 @@
+//! Events that could not be handled, kept for a person to look at. They count as handled: nobody waits for them.
+
+use sea_orm::{DatabaseTransaction, DbErr, entity::prelude::*, sea_query::OnConflict};
+
+use crate::{Envelope, Time, rows};
+
+/// A row of `dead_letters`: an event and what became of it.
+#[sea_orm::model]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "dead_letters")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Uuid,
+    pub kind: String,
+    pub source: String,
+    pub subject: Uuid,
+    pub time: Time,
+    pub correlation_id: Uuid,
+    pub causation_id: Uuid,
+    pub traceparent: Option<String>,
+    pub tracestate: Option<String>,
+    pub payload: Vec<u8>,
+    /// Why it could not be handled, the last time.
+    pub error: String,
+    /// How often it was tried.
+    pub attempts: i32,
+    pub dead_time: Time,
+}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// As many bytes of a reason as a person reads.
+const ERROR_BYTES: usize = 1_000;
+
+pub(crate) fn letter(event: &Envelope, error: &str, attempts: u32) -> Model {
+    Model {
+        id: event.id,
+        kind: event.kind.to_string(),
+        source: event.source.to_string(),
+        subject: event.subject,
+        time: event.time,
+        correlation_id: event.correlation_id,
+        causation_id: event.causation_id,
+        traceparent: event.traceparent.as_deref().map(str::to_owned),
+        tracestate: event.tracestate.as_deref().map(str::to_owned),
+        payload: event.payload.to_vec(),
+        error: error[..error.floor_char_boundary(ERROR_BYTES)].to_owned(),
+        attempts: i32::try_from(attempts).unwrap_or(i32::MAX),
+        dead_time: Time::now(),
+    }
+}
+
+/// An event that comes again and fails again is one letter.
+pub(crate) async fn put(tx: &DatabaseTransaction, letters: &[Model]) -> Result<(), DbErr> {
+    let again = OnConflict::column(Column::Id)
+        .update_columns([Column::Error, Column::Attempts, Column::DeadTime])
+        .to_owned();
+    rows::insert(tx, letters, Some(&again)).await
+}

@@ -1,0 +1,260 @@
+//! The writer's desk. It takes what waits, loads the nouns concerned with one query, lets them decide in memory, and stores
+//! nouns and facts in one transaction; then it answers. A batch costs about six statements whatever its size.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use sea_orm::{DbErr, EntityTrait, Iterable as _, PrimaryKeyToColumn, sea_query::OnConflict};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    Cause, Database, Envelope, Noun, Outbox, Table, Time,
+    dead_letters::{self, Model as Letter},
+    fold::{Changes, Fold, No},
+    rows,
+    watch::Watches,
+    writer::Error,
+};
+
+/// How often a batch is tried as a whole. The first failure may be a conflict, which is gone when the nouns are loaded again.
+const ATTEMPTS: usize = 3;
+
+pub(crate) struct Desk<N: Table> {
+    pub(crate) database: Database,
+    pub(crate) outbox: Option<Outbox>,
+    pub(crate) watches: Watches<N>,
+    pub(crate) batch: usize,
+    pub(crate) commands: mpsc::Receiver<Item<N>>,
+    pub(crate) facts: mpsc::Receiver<Facts<N>>,
+}
+
+/// A command that waits, and where its answer goes.
+pub(crate) struct Item<N: Noun> {
+    pub(crate) command: N::Command,
+    pub(crate) cause: Cause,
+    pub(crate) reply: Reply<N>,
+}
+
+type Outcome<T, N> = Result<T, Error<<N as Noun>::Refusal>>;
+
+pub(crate) enum Reply<N: Noun> {
+    /// Tells what the noun has become.
+    State(oneshot::Sender<Outcome<N, N>>),
+    /// Tells only that it is done.
+    Done(oneshot::Sender<Outcome<(), N>>),
+}
+
+/// What has happened elsewhere; it comes before commands.
+pub(crate) enum Facts<N: Noun> {
+    Heard(Vec<Item<N>>),
+    Letters(Vec<Letter>, oneshot::Sender<Outcome<(), N>>),
+}
+
+/// What one transaction stores.
+struct Batch<N: Noun> {
+    items: Vec<Item<N>>,
+    letters: Vec<Letters<N>>,
+}
+
+type Letters<N> = (Vec<Letter>, oneshot::Sender<Outcome<(), N>>);
+
+/// What one transaction stored: for each item how it ended, with the noun for those who want it.
+struct Written<N: Noun> {
+    outcomes: Vec<Result<Option<N>, No<N::Refusal>>>,
+    new: Vec<N>,
+    moved: Vec<N>,
+    stored: Vec<Arc<Envelope>>,
+}
+
+impl<N: Table> Desk<N> {
+    /// Works until the process closes, and then until nothing waits any more.
+    pub(crate) async fn run(mut self, closing: CancellationToken) -> anyhow::Result<()> {
+        let mut open = true;
+        while open {
+            let mut batch = Batch::new();
+            tokio::select! {
+                biased;
+                Some(facts) = self.facts.recv() => batch.hear(facts),
+                Some(item) = self.commands.recv() => batch.items.push(item),
+                () = marks_due(self.outbox.as_ref()) => {}
+                () = closing.cancelled() => {
+                    self.facts.close();
+                    self.commands.close();
+                    open = false;
+                }
+            }
+            tokio::task::yield_now().await; // whoever is ready to say something does so first
+            self.fill(&mut batch);
+            self.settle(batch).await;
+        }
+        loop {
+            let mut batch = Batch::new();
+            self.fill(&mut batch);
+            if batch.len() == 0 {
+                self.watches.close();
+                return Ok(());
+            }
+            self.settle(batch).await;
+        }
+    }
+
+    /// Facts first: they are true already, and others wait for them to be handled.
+    fn fill(&mut self, batch: &mut Batch<N>) {
+        while batch.len() < self.batch
+            && let Ok(facts) = self.facts.try_recv()
+        {
+            batch.hear(facts);
+        }
+        while batch.len() < self.batch
+            && let Ok(item) = self.commands.try_recv()
+        {
+            batch.items.push(item);
+        }
+    }
+
+    /// A batch that cannot be stored is done one by one, so that one bad item never fails its neighbours.
+    async fn settle(&self, batch: Batch<N>) {
+        let mut attempt = 1;
+        let failure = loop {
+            match self.write(&batch).await {
+                Ok(written) => return self.answer(batch, written),
+                Err(error) if attempt >= ATTEMPTS || is_away(&error) => break error,
+                Err(error) => tracing::debug!(%error, "a batch of {} is tried again", batch.len()),
+            }
+            attempt += 1;
+        };
+        if batch.len() > 1 && !is_away(&failure) {
+            for one in batch.split() {
+                Box::pin(self.settle(one)).await;
+            }
+        } else {
+            batch.fail(&Arc::new(failure));
+        }
+    }
+
+    async fn write(&self, batch: &Batch<N>) -> Result<Written<N>, DbErr> {
+        let marks = self.outbox.as_ref().map(Outbox::marks).unwrap_or_default();
+        let written = self.transact(batch, &marks).await;
+        match &self.outbox {
+            Some(outbox) if written.is_err() && !marks.is_empty() => outbox.published(marks),
+            _ => {}
+        }
+        written
+    }
+
+    async fn transact(&self, batch: &Batch<N>, marks: &[Uuid]) -> Result<Written<N>, DbErr> {
+        let now = Time::now();
+        let tx = self.database.begin().await?;
+        // in the order of their keys, in which databases with row locks take them
+        let keys: BTreeSet<N::Key> = batch.items.iter().map(|item| N::key(&item.command)).collect();
+        let loaded = match keys.is_empty() {
+            true => Vec::new(),
+            false => N::find(keys.into_iter().collect()).all(&tx).await?,
+        };
+        let mut fold = Fold::new(loaded);
+        let tell = |item: &Item<N>| {
+            let noun = fold.tell(&item.command, &item.cause, now)?;
+            Ok(matches!(item.reply, Reply::State(_)).then(|| noun.clone()))
+        };
+        let outcomes = batch.items.iter().map(tell).collect();
+        let Changes { new, moved, news } = fold.changes();
+        // a key that exists by now is a conflict: load again
+        rows::insert(&tx, &new, None).await?;
+        // an upsert, because it is the one update of many rows that all databases have
+        let ids =
+            <N::Entity as EntityTrait>::PrimaryKey::iter().map(PrimaryKeyToColumn::into_column);
+        let update = OnConflict::columns(ids).update_columns(N::moving()).to_owned();
+        rows::insert(&tx, &moved, Some(&update)).await?;
+        let stored = match &self.outbox {
+            Some(outbox) => outbox.append(&tx, news, now).await?,
+            None => Vec::new(),
+        };
+        Outbox::mark(&tx, marks).await?;
+        for (letters, _) in &batch.letters {
+            dead_letters::put(&tx, letters).await?;
+        }
+        tx.commit().await?;
+        Ok(Written { outcomes, new, moved, stored })
+    }
+
+    fn answer(&self, batch: Batch<N>, written: Written<N>) {
+        let Written { outcomes, new, moved, stored } = written;
+        for (item, outcome) in batch.items.into_iter().zip(outcomes) {
+            item.reply.tell(outcome.map_err(|no| match no {
+                No::Refused(refusal) => Error::Refused(refusal),
+                No::Panicked(message) => Error::Panicked(message),
+            }));
+        }
+        for (_, reply) in batch.letters {
+            let _nobody_waits = reply.send(Ok(()));
+        }
+        if let Some(outbox) = &self.outbox {
+            outbox.hint(stored);
+        }
+        self.watches.tell(&[&new, &moved]);
+    }
+}
+
+async fn marks_due(outbox: Option<&Outbox>) {
+    match outbox {
+        Some(outbox) => outbox.marks_due().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The database cannot be used at all: to try again at once, or one by one, would not help.
+fn is_away(error: &DbErr) -> bool {
+    matches!(error, DbErr::Conn(_) | DbErr::ConnectionAcquire(_))
+}
+
+impl<N: Noun> Batch<N> {
+    fn new() -> Self {
+        Self { items: Vec::new(), letters: Vec::new() }
+    }
+
+    fn hear(&mut self, facts: Facts<N>) {
+        match facts {
+            Facts::Heard(items) => self.items.extend(items),
+            Facts::Letters(letters, reply) => self.letters.push((letters, reply)),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.items.len() + self.letters.iter().map(|(letters, _)| letters.len()).sum::<usize>()
+    }
+
+    fn split(self) -> impl Iterator<Item = Self> {
+        let items =
+            self.items.into_iter().map(|item| Self { items: vec![item], letters: Vec::new() });
+        let letters = self
+            .letters
+            .into_iter()
+            .map(|letters| Self { items: Vec::new(), letters: vec![letters] });
+        items.chain(letters)
+    }
+
+    fn fail(self, error: &Arc<DbErr>) {
+        for item in self.items {
+            item.reply.tell(Err(Error::Store(error.clone())));
+        }
+        for (_, reply) in self.letters {
+            let _nobody_waits = reply.send(Err(Error::Store(error.clone())));
+        }
+    }
+}
+
+impl<N: Noun> Reply<N> {
+    /// Whoever asked may have gone: what was decided stays decided.
+    fn tell(self, outcome: Outcome<Option<N>, N>) {
+        match self {
+            Self::State(reply) => {
+                let state = outcome.map(|noun| noun.expect("the noun was kept for who wants it"));
+                let _nobody_waits = reply.send(state);
+            }
+            Self::Done(reply) => {
+                let _nobody_waits = reply.send(outcome.map(drop));
+            }
+        }
+    }
+}

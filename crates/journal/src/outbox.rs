@@ -1,0 +1,191 @@
+//! The outbox: facts, stored in the transaction that made them true, and kept after they are published. It is the record;
+//! the bus, and all that was built from events, can be built from it again.
+
+use std::sync::{Arc, Mutex};
+
+use sea_orm::{
+    ColumnTrait, DatabaseConnection, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
+    QueryOrder, QuerySelect, QueryTrait, sea_query::Expr,
+};
+use tokio::sync::{Notify, mpsc};
+use uuid::Uuid;
+
+use crate::{Bus, Database, Envelope, Time, backoff, fold::News, relay::Relay, rows};
+
+/// Batches of fresh facts that may wait for the relay. More are found in the table: a hint, which nobody waits for.
+const HINTS: usize = 1024;
+/// Marks of one transaction.
+const MARKS: usize = 2_000;
+/// How long marks wait for a transaction to ride along with, before one is made for them.
+const MARK_AFTER: std::time::Duration = std::time::Duration::from_millis(100);
+
+#[allow(unreachable_pub, reason = "what SeaORM derives from a row is pub")]
+pub(crate) mod row {
+    //! A row of `outbox`: an event, and whether it is published.
+
+    use crate::Time;
+    use sea_orm::entity::prelude::*;
+
+    /// Written out and not bound, or a partial index is not found by it.
+    pub(crate) const UNPUBLISHED: &str = "published = 0";
+
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "outbox")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        /// 0: not yet; 1: the bus has it.
+        pub published: i32,
+        pub kind: String,
+        pub subject: Uuid,
+        pub time: Time,
+        pub correlation_id: Uuid,
+        pub causation_id: Uuid,
+        pub traceparent: Option<String>,
+        pub tracestate: Option<String>,
+        pub payload: Vec<u8>,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// The outbox of one service. A clone is the same outbox.
+#[derive(Clone)]
+pub struct Outbox(Arc<Inner>);
+
+struct Inner {
+    source: Arc<str>,
+    fresh: mpsc::Sender<Vec<Arc<Envelope>>>,
+    /// Published, and not yet marked so.
+    marks: Mutex<Vec<Uuid>>,
+    marked: Notify,
+}
+
+impl Outbox {
+    /// Has everything published that is or will be stored here; `source` is the `ce-source` of its events.
+    #[must_use]
+    pub fn open(host: &chassis::Host, database: &Database, bus: &Bus, source: &str) -> Self {
+        let (fresh, waiting) = mpsc::channel(HINTS);
+        let (marks, marked) = (Mutex::default(), Notify::new());
+        let outbox = Self(Arc::new(Inner { source: source.into(), fresh, marks, marked }));
+        let relay = Relay::new(outbox.clone(), database.pool.clone(), bus.clone(), waiting);
+        host.spawn(format!("the relay of {source}"), relay.run(host.draining()));
+        outbox
+    }
+
+    /// Stores facts, within the transaction that makes them true.
+    pub(crate) async fn append(
+        &self,
+        tx: &DatabaseTransaction,
+        news: Vec<News>,
+        now: Time,
+    ) -> Result<Vec<Arc<Envelope>>, DbErr> {
+        let envelopes: Vec<_> = news.into_iter().map(|news| self.envelope(news, now)).collect();
+        let rows: Vec<_> = envelopes.iter().map(|envelope| to_row(envelope)).collect();
+        rows::insert(tx, &rows, None).await?;
+        Ok(envelopes)
+    }
+
+    fn envelope(&self, News { fact, correlation_id, cause }: News, time: Time) -> Arc<Envelope> {
+        Arc::new(Envelope {
+            id: Uuid::now_v7(), // in the order of the facts, also within a millisecond
+            kind: format!("{}.{}", fact.package, fact.name).into(),
+            source: self.0.source.clone(),
+            subject: fact.subject,
+            time,
+            correlation_id,
+            causation_id: cause.causation_id,
+            traceparent: cause.traceparent,
+            tracestate: cause.tracestate,
+            payload: fact.payload,
+        })
+    }
+
+    /// Tells the relay what was just committed. Never waits: what it cannot take now it finds in the table.
+    pub(crate) fn hint(&self, stored: Vec<Arc<Envelope>>) {
+        if !stored.is_empty() {
+            let _found_later = self.0.fresh.try_send(stored);
+        }
+    }
+
+    /// These are published. The writer marks them with its next transaction.
+    pub(crate) fn published(&self, ids: Vec<Uuid>) {
+        self.0.marks.lock().expect("no panic while locked").extend(ids);
+        self.0.marked.notify_one();
+    }
+
+    /// Some of those that are to be marked.
+    pub(crate) fn marks(&self) -> Vec<Uuid> {
+        let mut marks = self.0.marks.lock().expect("no panic while locked");
+        let some = marks.len().min(MARKS);
+        if marks.len() > some {
+            self.0.marked.notify_one();
+        }
+        marks.drain(..some).collect()
+    }
+
+    /// Waits until marks have waited long enough.
+    pub(crate) async fn marks_due(&self) {
+        self.0.marked.notified().await;
+        backoff::pause(MARK_AFTER).await;
+    }
+
+    pub(crate) async fn mark(tx: &DatabaseTransaction, ids: &[Uuid]) -> Result<(), DbErr> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mark = row::Entity::update_many().col_expr(row::Column::Published, Expr::val(1));
+        mark.filter(row::Column::Id.is_in(ids.iter().copied())).exec(tx).await?;
+        Ok(())
+    }
+
+    /// Unpublished events with an id after `after` and before `before`, in the order of their ids.
+    pub(crate) async fn unpublished(
+        &self,
+        pool: &DatabaseConnection,
+        after: Option<Uuid>,
+        before: Uuid,
+        most: u64,
+    ) -> Result<Vec<Arc<Envelope>>, DbErr> {
+        let rows = row::Entity::find()
+            .filter(Expr::cust(row::UNPUBLISHED))
+            .filter(row::Column::Id.lt(before))
+            .apply_if(after, |rows, after| rows.filter(row::Column::Id.gt(after)))
+            .order_by_asc(row::Column::Id)
+            .limit(most)
+            .all(pool)
+            .await?;
+        Ok(rows.into_iter().map(|row| self.of_row(row)).collect())
+    }
+
+    fn of_row(&self, row: row::Model) -> Arc<Envelope> {
+        Arc::new(Envelope {
+            id: row.id,
+            kind: row.kind.into(),
+            source: self.0.source.clone(),
+            subject: row.subject,
+            time: row.time,
+            correlation_id: row.correlation_id,
+            causation_id: row.causation_id,
+            traceparent: row.traceparent.map(Into::into),
+            tracestate: row.tracestate.map(Into::into),
+            payload: row.payload.into(),
+        })
+    }
+}
+
+fn to_row(envelope: &Envelope) -> row::Model {
+    row::Model {
+        id: envelope.id,
+        published: 0,
+        kind: envelope.kind.to_string(),
+        subject: envelope.subject,
+        time: envelope.time,
+        correlation_id: envelope.correlation_id,
+        causation_id: envelope.causation_id,
+        traceparent: envelope.traceparent.as_deref().map(str::to_owned),
+        tracestate: envelope.tracestate.as_deref().map(str::to_owned),
+        payload: envelope.payload.to_vec(),
+    }
+}

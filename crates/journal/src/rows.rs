@@ -1,0 +1,38 @@
+//! Rows into a table, many with one statement.
+
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityName as _, EntityTrait, Iterable, ModelTrait,
+    StatementBuilder,
+    sea_query::{Expr, OnConflict, Query},
+};
+
+/// Bind parameters of one statement: SQLite takes 32,766 and says "too many SQL variables" above; PostgreSQL and MySQL take 65,535.
+pub(crate) const PARAMETERS: usize = 30_000;
+
+/// Inserts all rows. `conflict` says what happens to a key that exists; without it, it is an error.
+pub(crate) async fn insert<M: ModelTrait>(
+    db: &impl ConnectionTrait,
+    rows: &[M],
+    conflict: Option<&OnConflict>,
+) -> Result<(), DbErr> {
+    let columns: Vec<<M::Entity as EntityTrait>::Column> =
+        <M::Entity as EntityTrait>::Column::iter().collect();
+    for some in rows.chunks(PARAMETERS / columns.len()) {
+        let statement = {
+            let mut insert = Query::insert();
+            insert.into_table(M::Entity::default().table_ref()).columns(columns.iter().copied());
+            for row in some {
+                let value = |column: &<M::Entity as EntityTrait>::Column| {
+                    column.save_as(Expr::val(row.get(*column)))
+                };
+                insert.values_panic(columns.iter().map(value));
+            }
+            if let Some(conflict) = conflict {
+                insert.on_conflict(conflict.clone());
+            }
+            StatementBuilder::build(&insert, &db.get_database_backend())
+        };
+        db.execute_raw(statement).await?;
+    }
+    Ok(())
+}

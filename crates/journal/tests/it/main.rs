@@ -1,0 +1,7 @@
+//! The journal by what it offers, with a noun of its own: a tally, which counts.
+
+mod consuming;
+mod relaying;
+#[allow(unreachable_pub, reason = "what SeaORM derives from a row is pub, and so is what a row is made of")]
+mod tally;
+mod writing;
