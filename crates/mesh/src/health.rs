@@ -1,0 +1,99 @@
+//! Health, as `grpc.health.v1` tells it: is the process alive, and may calls be sent to it?
+
+use chassis::Host;
+use futures::{StreamExt as _, stream, stream::BoxStream};
+use std::{mem, sync::Arc};
+use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, async_trait};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_server,
+};
+
+/// SERVING as long as the runtime answers: nothing outside can make the process be restarted.
+const LIVENESS: &str = "liveness";
+
+/// The health of one service, known by its full name and as the whole server's, "". A clone is the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Health(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    service: &'static str,
+    ready: watch::Sender<bool>,
+    stopping: CancellationToken,
+}
+
+impl Health {
+    /// Not ready, until it is told so; and not any more, once the host stops.
+    pub(crate) fn new(host: &Host, service: &'static str) -> Self {
+        let (ready, stopping) = (watch::Sender::new(false), host.stopping());
+        let health = Self(Arc::new(Inner { service, ready, stopping }));
+        let (stopped, stopping) = (health.clone(), host.stopping());
+        host.track(async move {
+            stopping.cancelled().await;
+            stopped.0.ready.send_if_modified(mem::take);
+        });
+        health
+    }
+
+    pub(crate) fn ready(&self) {
+        let Inner { ready, stopping, .. } = &*self.0;
+        ready.send_if_modified(|ready| {
+            let changed = !*ready && !stopping.is_cancelled();
+            *ready |= changed;
+            changed
+        });
+    }
+
+    fn knows(&self, service: &str) -> bool {
+        service.is_empty() || service == self.0.service
+    }
+}
+
+#[async_trait]
+impl health_server::Health for Health {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        let service = request.into_inner().service;
+        let Inner { ready, stopping, .. } = &*self.0;
+        if service == LIVENESS {
+            Ok(Response::new(told(ServingStatus::Serving)))
+        } else if self.knows(&service) {
+            Ok(Response::new(readiness(*ready.borrow() && !stopping.is_cancelled())))
+        } else {
+            Err(Status::not_found("no such service is known here"))
+        }
+    }
+
+    type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let service = request.into_inner().service;
+        let changes = if self.knows(&service) {
+            WatchStream::new(self.0.ready.subscribe()).map(readiness).map(Ok).boxed()
+        } else {
+            let status = match &*service {
+                LIVENESS => ServingStatus::Serving,
+                // the protocol's word for it; the stream stays, for the service may come
+                _ => ServingStatus::ServiceUnknown,
+            };
+            stream::iter([Ok(told(status))]).chain(stream::pending()).boxed()
+        };
+        Ok(Response::new(changes))
+    }
+}
+
+fn readiness(ready: bool) -> HealthCheckResponse {
+    told(if ready { ServingStatus::Serving } else { ServingStatus::NotServing })
+}
+
+fn told(status: ServingStatus) -> HealthCheckResponse {
+    HealthCheckResponse { status: status.into() }
+}

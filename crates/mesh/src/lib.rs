@@ -1,0 +1,30 @@
+//! RPC: a server that refuses what is malformed, bounds what is slow and ends when it is told to; a client's channel; errors
+//! with details.
+//!
+//! This crate knows no word of the domain.
+//!
+//! ```text
+//! Listener ─► connection ─► calls ─► panics ─► deadline ─► validation ─► the service
+//!                   └─────► health, reflection
+//! ```
+
+mod around;
+mod calls;
+pub mod client;
+mod connection;
+mod deadline;
+mod health;
+mod line;
+mod listener;
+mod panics;
+mod problem;
+mod server;
+pub mod stream;
+pub mod trace;
+mod validation;
+
+pub use client::Channel;
+pub use deadline::{Deadline, Deadlines};
+pub use listener::Listener;
+pub use problem::{Problem, reason};
+pub use server::{Server, Serving};

@@ -1,0 +1,136 @@
+//! A service on its ports: the API with health and reflection, and health alone for those who run it.
+
+use crate::{
+    Deadlines, Listener,
+    around::AroundLayer,
+    calls::Calls,
+    connection,
+    deadline::{Bound, Limits},
+    health::Health,
+    listener::Port,
+    panics::Panics,
+    validation::{Schema, Validation},
+};
+use anyhow::{Context as _, ensure};
+use chassis::Host;
+use http::{Request, Response};
+use prost_reflect::DescriptorPool;
+use std::{collections::HashMap, convert::Infallible, net::SocketAddr, sync::Arc};
+use tokio_util::task::TaskTracker;
+use tonic::{
+    body::Body,
+    server::NamedService,
+    service::{LayerExt as _, Routes},
+};
+use tonic_health::pb::health_server::{HealthServer, SERVICE_NAME as HEALTH};
+use tonic_reflection::server::Builder as Reflection;
+use tower::{Service, ServiceBuilder};
+
+/// What is needed to serve a service, beside the service: read from its protos, before anything listens.
+#[derive(Debug)]
+pub struct Server {
+    domain: &'static str,
+    descriptors: &'static [u8],
+    service: &'static str,
+    limits: HashMap<String, Limits>,
+    schema: Schema,
+}
+
+/// A service that is served.
+#[derive(Debug)]
+pub struct Serving {
+    /// Where the API is.
+    pub address: SocketAddr,
+    /// Where health is told to those who run it.
+    pub admin_address: SocketAddr,
+    health: Health,
+}
+
+impl Server {
+    /// Reads what the requests of a service must be. `domain` is that of the errors, `descriptors` an encoded
+    /// `FileDescriptorSet` with all options kept, `service` the full name.
+    ///
+    /// # Errors
+    /// The service or a method is not in the descriptors, or a request has something that this crate cannot check, such as a
+    /// rule that it does not know.
+    pub fn new(
+        domain: &'static str,
+        descriptors: &'static [u8],
+        service: &'static str,
+        deadlines: Deadlines,
+    ) -> anyhow::Result<Self> {
+        let pool = DescriptorPool::decode(descriptors).context("the descriptors are malformed")?;
+        let descriptor = pool.get_service_by_name(service);
+        let descriptor =
+            descriptor.with_context(|| format!("{service} is not in the descriptors"))?;
+        let limits = deadlines.limits(&descriptor)?;
+        let schema = Schema::of(&descriptor).context("the requests cannot be validated")?;
+        Ok(Self { domain, descriptors, service, limits, schema })
+    }
+
+    /// Serves until the host drains. Health says `NOT_SERVING` until [`Serving::ready`].
+    ///
+    /// # Errors
+    /// The service is another one than the server was made for, or reflection cannot read the descriptors.
+    pub fn serve<S>(self, host: &Host, listener: Listener, service: S) -> anyhow::Result<Serving>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send,
+    {
+        ensure!(S::NAME == self.service, "{} is not {}", S::NAME, self.service);
+        let Listener { api, admin } = listener;
+        let (address, admin_address) = (api.address, admin.address);
+        let health = Health::new(host, self.service);
+        let (v1, v1alpha) = (self.reflection().build_v1()?, self.reflection().build_v1alpha()?);
+        let Self { domain, limits, schema, .. } = self;
+        let (limits, schema) = (Arc::new(limits), Arc::new(schema));
+        let (draining, under_way) = (host.draining(), TaskTracker::new());
+        // What a call goes through. Health and reflection do not: they have no rules and no deadlines, and a drain does not
+        // wait for whoever watches them.
+        let service = ServiceBuilder::new()
+            // first: a call counts from its first byte, and one that comes too late costs nothing
+            .layer(AroundLayer(Calls { domain, draining, under_way: under_way.clone() }))
+            // around all that may go wrong inside
+            .layer(AroundLayer(Panics { domain }))
+            // around the reading of the request: one that never comes ends with its deadline
+            .layer(AroundLayer(Bound { domain, limits }))
+            // last: the service sees no request that breaks a rule
+            .layer(AroundLayer(Validation { domain, schema }))
+            .named_layer(service);
+        let routes = Routes::new(service)
+            .add_service(HealthServer::new(health.clone()))
+            .add_service(v1)
+            .add_service(v1alpha);
+        spawn(host, api, routes, under_way);
+        // plaintext whatever the API is, and nothing that anybody may not know
+        let routes = Routes::new(HealthServer::new(health.clone()));
+        spawn(host, admin, routes, TaskTracker::new());
+        Ok(Serving { address, admin_address, health })
+    }
+
+    fn reflection(&self) -> Reflection<'static> {
+        Reflection::configure()
+            .register_encoded_file_descriptor_set(self.descriptors)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .with_service_name(self.service)
+            .with_service_name(HEALTH)
+    }
+}
+
+impl Serving {
+    /// Tells health that calls are welcome: the service has all that it needs.
+    pub fn ready(&self) {
+        self.health.ready();
+    }
+}
+
+/// The process cannot do without its listeners.
+fn spawn(host: &Host, port: Port, routes: Routes, under_way: TaskTracker) {
+    let name = format!("the listener of {}", port.flag);
+    host.spawn(name, connection::accept(host.clone(), port, routes.prepare(), under_way));
+}

@@ -1,0 +1,58 @@
+//! Handlers that fail in ways they should not.
+
+use crate::{
+    house::{House, ask, reason},
+    probe::{ASK, framed, question},
+    wire::Wire,
+};
+use prost::Message as _;
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+use tonic::Code;
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no panic while locked").write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_an_internal_error_that_is_logged_once() {
+    let log = Log::default();
+    let writer = log.clone();
+    // of this thread only, which is all that a test has
+    let subscriber =
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let house = House::open().await;
+    let channel = house.channel();
+    let status = ask(&channel, question("panic")).await.expect_err("it panics");
+    assert_eq!(reason(&status), (Code::Internal, "INTERNAL".to_owned()));
+    assert_eq!(status.message(), "internal error", "nobody learns more");
+    assert!(ask(&channel, question("good")).await.is_ok(), "the process lives on");
+    house.close().await;
+    let log = log.0.lock().expect("no panic while locked");
+    let log = String::from_utf8_lossy(&log);
+    assert_eq!(log.matches("the teapot broke").count(), 1, "{log}");
+    assert_eq!(log.matches("/test.v1.Probe/Ask").count(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_is_not_sent() {
+    let house = House::open().await;
+    let wire = Wire::connect(house.serving.address).await;
+    let answer = wire.send(ASK, &[], &[&framed(&question("be too large").encode_to_vec())]).await;
+    assert_eq!(answer.body.len(), 0);
+    let too_large = (Code::ResourceExhausted, "ANSWER_TOO_LARGE".to_owned());
+    assert_eq!(reason(&answer.status()), too_large);
+    house.close().await;
+}

@@ -1,0 +1,122 @@
+//! Health and reflection, as people and probes ask.
+
+use crate::{
+    house::{DEFAULT, House, MOST},
+    probe,
+};
+use std::{net::SocketAddr, time::Duration};
+use tonic::{Code, Status, transport::Channel};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+use tonic_reflection::pb::{v1, v1alpha};
+
+async fn channel(address: SocketAddr) -> Channel {
+    let endpoint = Channel::from_shared(format!("http://{address}")).expect("a URL");
+    endpoint.connect().await.expect("it listens")
+}
+
+async fn check(address: SocketAddr, service: &str) -> Result<ServingStatus, Status> {
+    let mut client = HealthClient::new(channel(address).await);
+    let request = HealthCheckRequest { service: service.to_owned() };
+    Ok(client.check(request).await?.into_inner().status())
+}
+
+#[tokio::test]
+async fn it_serves_when_it_is_ready_and_until_it_stops() {
+    let house = House::open_with(DEFAULT, MOST, Duration::from_secs(2)).await;
+    let addresses = [house.serving.address, house.serving.admin_address];
+    let mut watches = Vec::new();
+    for address in addresses {
+        let mut client = HealthClient::new(channel(address).await);
+        let request = HealthCheckRequest { service: probe::NAME.to_owned() };
+        watches.push(client.watch(request).await.expect("it tells").into_inner());
+    }
+    for (step, status) in
+        [ServingStatus::NotServing, ServingStatus::Serving, ServingStatus::NotServing]
+            .into_iter()
+            .enumerate()
+    {
+        match step {
+            0 => {}
+            1 => house.serving.ready(),
+            _ => house.host.stop("the test is over"),
+        }
+        for address in addresses {
+            for service in ["", probe::NAME] {
+                let said = check(address, service).await.expect("it is served while it stops");
+                assert_eq!(said, status, "{step} {service:?}");
+            }
+            let alive = check(address, "liveness").await.expect("it is known");
+            assert_eq!(alive, ServingStatus::Serving);
+            let unknown = check(address, "test.v1.Other").await.expect_err("nobody knows it");
+            assert_eq!(unknown.code(), Code::NotFound);
+        }
+        for watch in &mut watches {
+            let told = watch.message().await.expect("it tells").expect("it goes on");
+            assert_eq!(told.status(), status);
+        }
+    }
+    house.serving.ready();
+    let late = check(addresses[0], "").await.expect("it is served while it stops");
+    assert_eq!(late, ServingStatus::NotServing, "it does not come back");
+    house.ends().await;
+}
+
+#[tokio::test]
+async fn the_admin_port_tells_health_and_nothing_else() {
+    let house = House::open().await;
+    let wire = crate::wire::Wire::connect(house.serving.admin_address).await;
+    let answer = wire.send(probe::ASK, &[], &[&probe::framed(&[])]).await;
+    assert_eq!(answer.refusal().code(), Code::Unimplemented);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn reflection_shows_the_service_with_its_rules() {
+    use v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+    let house = House::open().await;
+    let mut client = ServerReflectionClient::new(channel(house.serving.address).await);
+    let ask = [
+        MessageRequest::ListServices(String::new()),
+        MessageRequest::FileContainingSymbol(probe::NAME.to_owned()),
+    ];
+    let ask =
+        ask.map(|ask| ServerReflectionRequest { host: String::new(), message_request: Some(ask) });
+    let answers = client.server_reflection_info(futures::stream::iter(ask)).await;
+    let mut answers = answers.expect("it is there").into_inner();
+    let mut next = async || {
+        let answer = answers.message().await.expect("it tells").expect("it goes on");
+        answer.message_response.expect("it is an answer")
+    };
+    let MessageResponse::ListServicesResponse(list) = next().await else { panic!("no list") };
+    let names: Vec<_> = list.service.iter().map(|service| &*service.name).collect();
+    assert_eq!(names, [probe::NAME, "grpc.health.v1.Health"]);
+    let MessageResponse::FileDescriptorResponse(file) = next().await else { panic!("no file") };
+    let pool = prost_reflect::DescriptorPool::decode(probe::descriptors()).expect("it decodes");
+    let file_sent = &file.file_descriptor_proto[0];
+    let file = pool.get_file_by_name("test.proto").expect("it is there");
+    assert_eq!(file_sent.len(), file.encode_to_vec().len(), "every option is kept");
+    house.close().await;
+}
+
+#[tokio::test]
+async fn reflection_speaks_its_old_version_too() {
+    use v1alpha::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+    let house = House::open().await;
+    let mut client = ServerReflectionClient::new(channel(house.serving.address).await);
+    let ask = MessageRequest::ListServices(String::new());
+    let ask = ServerReflectionRequest { host: String::new(), message_request: Some(ask) };
+    let answers = client.server_reflection_info(futures::stream::iter([ask])).await;
+    let answer = answers.expect("it is there").into_inner().message().await;
+    let answer = answer.expect("it tells").and_then(|answer| answer.message_response);
+    let Some(MessageResponse::ListServicesResponse(list)) = answer else { panic!("no list") };
+    assert_eq!(list.service[0].name, probe::NAME);
+    house.close().await;
+}
