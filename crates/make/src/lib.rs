@@ -1,1 +1,102 @@
-//! Placeholder.
+//! Make: the barista's queue. It alone knows whether a coffee was begun, so it alone decides whether a cancel comes in time.
+//!
+//! ```text
+//! MakeService ──► api ───────┐
+//! barista (if asked for) ────┼─► writer ─► store
+//! PaymentApproved, ─► events ┘      └─► outbox ──► Coffee…, CancelRefused
+//! …CancelRequested
+//! ```
+
+mod api;
+mod barista;
+mod events;
+mod store;
+#[allow(
+    unreachable_pub,
+    reason = "what SeaORM derives from a row is pub, and so is what a row is made of"
+)]
+mod ticket;
+
+use api::Api;
+use barista::Barista;
+use chassis::Host;
+use contract::{
+    DESCRIPTORS, ERROR_DOMAIN,
+    make::v1::make_service_server::{MakeServiceServer, SERVICE_NAME},
+};
+use events::Numbers;
+use journal::{Bus, Database, Outbox, Writer, consumer, writer};
+use mesh::{Deadlines, Listener, Server, Serving};
+use std::{net::SocketAddr, time::Duration};
+use store::Migrator;
+use ticket::Model as Ticket;
+
+/// The settings of Make.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Make")]
+#[group(skip)] // its name would be that of every other `Config`
+pub struct Config {
+    /// Where Make listens; port 0 takes a free one
+    #[arg(
+        id = "make_listen",
+        long = "make-listen",
+        env = "STARCOFFEE_MAKE_LISTEN",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8083"
+    )]
+    pub listen: SocketAddr,
+    /// Where Make's health is told to those who run it
+    #[arg(
+        id = "make_admin_listen",
+        long = "make-admin-listen",
+        env = "STARCOFFEE_MAKE_ADMIN_LISTEN",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:9083"
+    )]
+    pub admin_listen: SocketAddr,
+    /// A barista who never sleeps: starts each ticket at once, and is done with it after this time [default: none]
+    #[arg(long, env = "STARCOFFEE_AUTO_BARISTA", value_name = "DURATION", value_parser = chassis::args::duration)]
+    pub auto_barista: Option<Duration>,
+}
+
+/// Opens Make: listens, brings its database up to date, and queues tickets until the host drains.
+///
+/// # Errors
+/// A port is taken, or the database cannot be used.
+pub async fn serve(
+    host: &Host,
+    bus: &Bus,
+    database_url: &str,
+    config: Config,
+) -> anyhow::Result<Serving> {
+    let Config { listen, admin_listen, auto_barista } = config;
+    let (api, admin) = (("--make-listen", listen), ("--make-admin-listen", admin_listen));
+    let listener = Listener::bind(api, admin).await?;
+    let server = Server::new(ERROR_DOMAIN, DESCRIPTORS, SERVICE_NAME, deadlines())?;
+
+    let db = Database::open(database_url).await?;
+    db.migrate::<Migrator>().await?;
+    let outbox = Outbox::open(host, &db, bus, "/starcoffee/make");
+    let writer: Writer<Ticket> = Writer::open(host, &db, Some(outbox), writer::Config::default());
+    let routes = events::routes(Numbers::after(store::last_number(&db.pool).await?));
+    consumer::open(host, bus, "make", routes, &writer, consumer::Config::default());
+
+    let pool = db.pool;
+    if let Some(brewing) = auto_barista {
+        let barista = Barista { writer: writer.clone(), pool: pool.clone(), brewing };
+        host.spawn("the automatic barista", barista.work(host.clone()));
+    }
+    let api = Api { host: host.clone(), writer, pool };
+    let serving = server.serve(host, listener, MakeServiceServer::new(api))?;
+    serving.ready();
+    Ok(serving)
+}
+
+/// Reads are short; moves wait for a commit.
+fn deadlines() -> Deadlines {
+    let seconds = Duration::from_secs;
+    Deadlines::new(seconds(2))
+        .method("StartTicket", seconds(3), seconds(10))
+        .method("CompleteTicket", seconds(3), seconds(10))
+        .method("RejectTicket", seconds(3), seconds(10))
+}

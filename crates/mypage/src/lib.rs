@@ -1,1 +1,81 @@
-//! Placeholder.
+//! MyPage: what the customer sees, merged from all that the other services tell. It decides nothing and publishes nothing.
+//!
+//! ```text
+//! MyPageService ──► api ◄─────────────┐
+//! all events ──► events ──► writer ─► store
+//! ```
+
+mod api;
+mod events;
+mod history;
+#[allow(
+    unreachable_pub,
+    reason = "what SeaORM derives from a row is pub, and so is what a row is made of"
+)]
+mod my_order;
+mod store;
+
+use api::Api;
+use chassis::Host;
+use contract::{
+    DESCRIPTORS, ERROR_DOMAIN,
+    mypage::v1::my_page_service_server::{MyPageServiceServer, SERVICE_NAME},
+};
+use journal::{Bus, Database, Writer, consumer, writer};
+use mesh::{Deadlines, Listener, Server, Serving};
+use my_order::Model as MyOrder;
+use std::{net::SocketAddr, time::Duration};
+use store::Migrator;
+
+/// The settings of `MyPage`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "MyPage")]
+#[group(skip)] // its name would be that of every other `Config`
+pub struct Config {
+    /// Where MyPage listens; port 0 takes a free one
+    #[arg(
+        id = "mypage_listen",
+        long = "mypage-listen",
+        env = "STARCOFFEE_MYPAGE_LISTEN",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8084"
+    )]
+    pub listen: SocketAddr,
+    /// Where MyPage's health is told to those who run it
+    #[arg(
+        id = "mypage_admin_listen",
+        long = "mypage-admin-listen",
+        env = "STARCOFFEE_MYPAGE_ADMIN_LISTEN",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:9084"
+    )]
+    pub admin_listen: SocketAddr,
+}
+
+/// Opens `MyPage`: listens, brings its database up to date, and merges what it hears until the host drains.
+///
+/// # Errors
+/// A port is taken, or the database cannot be used.
+pub async fn serve(
+    host: &Host,
+    bus: &Bus,
+    database_url: &str,
+    config: Config,
+) -> anyhow::Result<Serving> {
+    let Config { listen, admin_listen } = config;
+    let (api, admin) = (("--mypage-listen", listen), ("--mypage-admin-listen", admin_listen));
+    let listener = Listener::bind(api, admin).await?;
+    // reads are short
+    let deadlines = Deadlines::new(Duration::from_secs(2));
+    let server = Server::new(ERROR_DOMAIN, DESCRIPTORS, SERVICE_NAME, deadlines)?;
+
+    let db = Database::open(database_url).await?;
+    db.migrate::<Migrator>().await?;
+    let writer: Writer<MyOrder> = Writer::open(host, &db, None, writer::Config::default());
+    consumer::open(host, bus, "mypage", events::routes(), &writer, consumer::Config::default());
+
+    let api = Api { host: host.clone(), writer, pool: db.pool };
+    let serving = server.serve(host, listener, MyPageServiceServer::new(api))?;
+    serving.ready();
+    Ok(serving)
+}

@@ -1,0 +1,201 @@
+//! Where tickets are kept, and how they are found.
+
+use crate::ticket::{Column, Entity, Key, Model as Ticket};
+use contract::page::Page;
+use journal::Table;
+use sea_orm::{
+    ColumnTrait, Condition, DatabaseConnection, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait, Select,
+    sea_query::{self, ColumnDef, ConditionalStatement as _, Expr, Index},
+};
+use sea_orm_migration::{
+    MigrationName, MigrationTrait, MigratorTrait, SchemaManager, async_trait::async_trait,
+};
+use uuid::Uuid;
+
+/// Tickets that the bar still has to do with. Written out and not bound, or a partial index is not found by it.
+const OPEN: &str = "state <= 2";
+
+impl Table for Ticket {
+    fn find(keys: Vec<Key>) -> Select<Entity> {
+        let (mut orders, mut tickets) = (Vec::new(), Vec::new());
+        for key in keys {
+            match key {
+                Key::Order(id) => orders.push(id),
+                Key::Ticket(id) => tickets.push(id),
+            }
+        }
+        // a batch often knows its tickets by only one of the two: no OR then
+        let mut any = Condition::any();
+        if !orders.is_empty() {
+            any = any.add(Column::OrderId.is_in(orders));
+        }
+        if !tickets.is_empty() {
+            any = any.add(Column::TicketId.is_in(tickets));
+        }
+        Entity::find().filter(any)
+    }
+
+    fn moving() -> Vec<Column> {
+        vec![
+            Column::State,
+            Column::BaristaId,
+            Column::StateReason,
+            Column::StateNote,
+            Column::UpdateTime,
+            Column::Revision,
+        ]
+    }
+}
+
+/// What selects the tickets of a list; its `Debug` text is what a page token is bound to.
+#[derive(Debug, Default)]
+pub(crate) struct Filter {
+    /// Empty: all.
+    pub(crate) states: Vec<i32>,
+    /// Empty: everybody's.
+    pub(crate) customer_id: String,
+    pub(crate) order_id: Option<Uuid>,
+}
+
+/// One row more than the page holds, newest first.
+pub(crate) async fn list(
+    pool: &DatabaseConnection,
+    filter: &Filter,
+    page: &Page,
+) -> Result<Vec<Ticket>, DbErr> {
+    let mut tickets = tickets();
+    if !filter.states.is_empty() {
+        tickets = tickets.filter(Column::State.is_in(filter.states.iter().copied()));
+        if filter.states.iter().all(|state| [1, 2].contains(state)) {
+            tickets = tickets.filter(Expr::cust(OPEN));
+        }
+    }
+    if !filter.customer_id.is_empty() {
+        tickets = tickets.filter(Column::CustomerId.eq(&filter.customer_id));
+    }
+    tickets
+        .apply_if(filter.order_id, |tickets, id| tickets.filter(Column::OrderId.eq(id)))
+        .apply_if(page.before, |tickets, id| tickets.filter(Column::TicketId.lt(id)))
+        .order_by_desc(Column::TicketId)
+        .limit(page.limit())
+        .all(pool)
+        .await
+}
+
+pub(crate) async fn get(
+    pool: &DatabaseConnection,
+    ticket_id: Uuid,
+) -> Result<Option<Ticket>, DbErr> {
+    tickets().filter(Column::TicketId.eq(ticket_id)).one(pool).await
+}
+
+/// At most 1,000 open tickets, oldest first, beginning after the one given.
+pub(crate) async fn open(
+    pool: &DatabaseConnection,
+    after: Option<Uuid>,
+) -> Result<Vec<Ticket>, DbErr> {
+    Entity::find()
+        .filter(Expr::cust(OPEN))
+        .apply_if(after, |tickets, id| tickets.filter(Column::TicketId.gt(id)))
+        .order_by_asc(Column::TicketId)
+        .limit(1000)
+        .all(pool)
+        .await
+}
+
+/// The number called out last; 0 if there was none.
+pub(crate) async fn last_number(pool: &DatabaseConnection) -> Result<i32, DbErr> {
+    let number = tickets()
+        .select_only()
+        .column(Column::Number)
+        .order_by_desc(Column::TicketId)
+        .into_tuple()
+        .one(pool)
+        .await?;
+    Ok(number.unwrap_or(0))
+}
+
+/// All but the tombstones.
+fn tickets() -> Select<Entity> {
+    Entity::find().filter(Column::Number.gt(0))
+}
+
+pub(crate) struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        let own = [Step::Tickets, Step::ById, Step::ByCustomer, Step::Open];
+        let own = own.into_iter().map(|step| -> Box<dyn MigrationTrait> { Box::new(step) });
+        journal::migrations().into_iter().chain(own).collect()
+    }
+}
+
+/// Each is one statement, which may run twice: not every database can undo half of a change to its tables.
+enum Step {
+    Tickets,
+    ById,
+    ByCustomer,
+    Open,
+}
+
+impl MigrationName for Step {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Tickets => "make_0001_tickets",
+            Self::ById => "make_0002_tickets_by_id",
+            Self::ByCustomer => "make_0003_tickets_by_customer",
+            Self::Open => "make_0004_open_tickets",
+        }
+    }
+}
+
+#[async_trait]
+#[allow(
+    elided_lifetimes_in_paths,
+    reason = "async_trait makes it another signature than the trait's"
+)]
+impl MigrationTrait for Step {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let index = |name: &str| Index::create().if_not_exists().name(name).table(Entity).take();
+        match self {
+            Self::Tickets => manager.create_table(tickets_table()).await,
+            Self::ById => {
+                let mut index = index("tickets_by_id");
+                manager.create_index(index.unique().col(Column::TicketId).take()).await
+            }
+            Self::ByCustomer => {
+                let mut index = index("tickets_by_customer");
+                index.col(Column::CustomerId).col(Column::TicketId);
+                manager.create_index(index).await
+            }
+            Self::Open => {
+                // partial, so that a ticket enters it once and leaves it once
+                let mut index = index("tickets_open");
+                index.col(Column::TicketId).and_where(Expr::cust(OPEN));
+                manager.create_index(index).await
+            }
+        }
+    }
+}
+
+fn tickets_table() -> sea_query::TableCreateStatement {
+    let column = |column| ColumnDef::new(column).not_null().take();
+    sea_query::Table::create()
+        .if_not_exists()
+        .table(Entity)
+        .col(column(Column::OrderId).uuid().primary_key())
+        .col(column(Column::TicketId).uuid())
+        .col(column(Column::CorrelationId).uuid())
+        .col(column(Column::CustomerId).string_len(64))
+        .col(column(Column::Number).integer())
+        .col(column(Column::Lines).blob())
+        .col(column(Column::State).integer())
+        .col(column(Column::BaristaId).string_len(64))
+        .col(column(Column::StateReason).string_len(40))
+        .col(column(Column::StateNote).string_len(200))
+        .col(column(Column::CreateTime).big_integer())
+        .col(column(Column::UpdateTime).big_integer())
+        .col(column(Column::Revision).big_integer())
+        .take()
+}

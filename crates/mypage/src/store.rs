@@ -1,0 +1,174 @@
+//! Where customers' orders are kept, and how they are found.
+
+use crate::my_order::{Column, Entity, Model as MyOrder};
+use contract::{order::v1::OrderState, page::Page, status};
+use journal::{Table, Time};
+use sea_orm::{
+    ColumnTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, FromQueryResult, Iterable,
+    QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
+    sea_query::{self, ColumnDef, ExprTrait as _, Index},
+};
+use sea_orm_migration::{
+    MigrationName, MigrationTrait, MigratorTrait, SchemaManager, async_trait::async_trait,
+};
+use uuid::Uuid;
+
+impl Table for MyOrder {
+    fn find(orders: Vec<Uuid>) -> Select<Entity> {
+        Entity::find().filter(Column::OrderId.is_in(orders))
+    }
+
+    /// Any part may be heard of first, so any column may come later.
+    fn moving() -> Vec<Column> {
+        Column::iter().filter(|column| !matches!(column, Column::OrderId)).collect()
+    }
+}
+
+/// One row more than the page holds, newest first. Empty `states`: all.
+pub(crate) async fn list(
+    pool: &DatabaseConnection,
+    customer_id: &str,
+    states: &[i32],
+    page: &Page,
+) -> Result<Vec<MyOrder>, DbErr> {
+    let mut orders = of(customer_id);
+    if !states.is_empty() {
+        orders = orders.filter(Column::State.is_in(states.iter().copied()));
+    }
+    orders
+        .apply_if(page.before, |orders, id| orders.filter(Column::OrderId.lt(id)))
+        .order_by_desc(Column::OrderId)
+        .limit(page.limit())
+        .all(pool)
+        .await
+}
+
+/// The newest open orders, newest first.
+pub(crate) async fn open(
+    pool: &DatabaseConnection,
+    customer_id: &str,
+    most: u64,
+) -> Result<Vec<MyOrder>, DbErr> {
+    open_of(customer_id).order_by_desc(Column::OrderId).limit(most).all(pool).await
+}
+
+/// At most 1,000 open orders, oldest first, beginning after the one given.
+pub(crate) async fn open_after(
+    pool: &DatabaseConnection,
+    customer_id: &str,
+    after: Option<Uuid>,
+) -> Result<Vec<MyOrder>, DbErr> {
+    open_of(customer_id)
+        .apply_if(after, |orders, id| orders.filter(Column::OrderId.gt(id)))
+        .order_by_asc(Column::OrderId)
+        .limit(1000)
+        .all(pool)
+        .await
+}
+
+/// All of a customer's orders together; what is unset needs at least one order.
+#[derive(Debug, FromQueryResult)]
+pub(crate) struct Sum {
+    pub(crate) order_count: i64,
+    pub(crate) spent_minor: Option<i64>,
+    pub(crate) currency: Option<String>,
+    pub(crate) as_of_time: Option<Time>,
+}
+
+pub(crate) async fn sum(pool: &DatabaseConnection, customer_id: &str) -> Result<Sum, DbErr> {
+    // other databases sum BIGINT to a decimal
+    let integer = match pool.get_database_backend() {
+        DbBackend::MySql => "SIGNED",
+        _ => "BIGINT",
+    };
+    of(customer_id)
+        .select_only()
+        .column_as(Column::OrderId.count(), "order_count")
+        .column_as(Column::ChargedMinor.sum().cast_as(integer), "spent_minor")
+        .column_as(Column::Currency.max(), "currency")
+        .column_as(Column::AsOfTime.max(), "as_of_time")
+        .into_model()
+        .one(pool)
+        .await?
+        .ok_or_else(|| DbErr::RecordNotFound("a sum over no rows is a row".to_owned()))
+}
+
+fn of(customer_id: &str) -> Select<Entity> {
+    Entity::find().filter(Column::CustomerId.eq(customer_id))
+}
+
+fn open_of(customer_id: &str) -> Select<Entity> {
+    let states = [OrderState::Placed, OrderState::Paid, OrderState::Making, OrderState::Cancelling];
+    debug_assert!(!states.into_iter().any(status::is_final));
+    of(customer_id).filter(Column::State.is_in(states.map(i32::from)))
+}
+
+pub(crate) struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        let own = [Step::MyOrders, Step::ByCustomer];
+        let own = own.into_iter().map(|step| -> Box<dyn MigrationTrait> { Box::new(step) });
+        journal::migrations().into_iter().chain(own).collect()
+    }
+}
+
+/// Each is one statement, which may run twice: not every database can undo half of a change to its tables.
+enum Step {
+    MyOrders,
+    ByCustomer,
+}
+
+impl MigrationName for Step {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::MyOrders => "mypage_0001_my_orders",
+            Self::ByCustomer => "mypage_0002_my_orders_by_customer",
+        }
+    }
+}
+
+#[async_trait]
+#[allow(
+    elided_lifetimes_in_paths,
+    reason = "async_trait makes it another signature than the trait's"
+)]
+impl MigrationTrait for Step {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        match self {
+            Self::MyOrders => manager.create_table(my_orders_table()).await,
+            Self::ByCustomer => {
+                let index = Index::create()
+                    .if_not_exists()
+                    .name("my_orders_by_customer")
+                    .table(Entity)
+                    .col(Column::CustomerId)
+                    .col(Column::OrderId)
+                    .take();
+                manager.create_index(index).await
+            }
+        }
+    }
+}
+
+fn my_orders_table() -> sea_query::TableCreateStatement {
+    let column = |column| ColumnDef::new(column).not_null().take();
+    sea_query::Table::create()
+        .if_not_exists()
+        .table(Entity)
+        .col(column(Column::OrderId).uuid().primary_key())
+        .col(column(Column::CustomerId).string_len(64))
+        .col(column(Column::Lines).blob())
+        .col(column(Column::Currency).string_len(3))
+        .col(column(Column::TotalMinor).big_integer())
+        .col(column(Column::ChargedMinor).big_integer())
+        .col(column(Column::Number).integer())
+        .col(column(Column::State).integer())
+        .col(column(Column::OrderNote).string_len(200))
+        .col(column(Column::PaymentNote).string_len(200))
+        .col(column(Column::TicketNote).string_len(200))
+        .col(column(Column::CreateTime).big_integer())
+        .col(column(Column::AsOfTime).big_integer())
+        .col(column(Column::History).blob())
+        .take()
+}

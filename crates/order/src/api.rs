@@ -1,0 +1,285 @@
+//! gRPC in: decode, act, encode. The one map from what can go wrong to a status.
+
+use crate::{
+    attempts::Attempts,
+    menu::{self, Menu},
+    order::{Command, Model as Order, Refusal},
+    store::{self, Filter},
+    till::{self, Till, Wish},
+};
+use chassis::Host;
+use contract::{
+    ERROR_DOMAIN, ids,
+    order::v1::{
+        CancelOrderRequest, CancelOrderResponse, GetOrderRequest, GetOrderResponse,
+        ListMenuRequest, ListMenuResponse, ListOrdersRequest, ListOrdersResponse,
+        PlaceOrderRequest, PlaceOrderResponse, WatchOrderRequest, WatchOrderResponse,
+        order_service_server::OrderService,
+    },
+    page::Page,
+    payment::v1::PaymentState,
+    status,
+};
+use journal::{Cause, Watcher, watch, writer};
+use mesh::{Problem, stream::Feed};
+use sea_orm::DbErr;
+use std::{error::Error, sync::Arc, time::Duration};
+use tokio::sync::watch::Receiver;
+use tonic::{Code, Request, Response, Status, async_trait, metadata::MetadataValue};
+use uuid::Uuid;
+
+/// When a caller may try again what cannot be done now.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// With less time left a payment is not begun: it would only end unknown.
+const USEFUL: Duration = Duration::from_millis(20);
+
+pub(crate) struct Api {
+    pub(crate) host: Host,
+    pub(crate) menu: Receiver<Arc<Menu>>,
+    pub(crate) till: Arc<Till>,
+    /// By whose request, and what it wants.
+    pub(crate) wishes: Attempts<(Uuid, [u8; 32]), Result<Order, Status>>,
+}
+
+#[async_trait]
+impl OrderService for Api {
+    async fn list_menu(
+        &self,
+        _request: Request<ListMenuRequest>,
+    ) -> Result<Response<ListMenuResponse>, Status> {
+        let menu_items = self.menu.borrow().to_wire();
+        Ok(Response::new(ListMenuResponse { menu_items }))
+    }
+
+    async fn place_order(
+        &self,
+        request: Request<PlaceOrderRequest>,
+    ) -> Result<Response<PlaceOrderResponse>, Status> {
+        if mesh::Deadline::of(&request).is_some_and(|deadline| deadline.left() < USEFUL) {
+            return Err(unpayable("there is too little time left to pay in").into());
+        }
+        let trace = trace(&request);
+        let wish = Wish::read(request.into_inner())
+            .map_err(|error| invalid("request_id", &error.to_string()))?;
+        let cause = Cause { causation_id: wish.request_id, ..trace };
+        let outcome = self.wishes.join(&self.host, wish.key(), || {
+            let price = self.menu.borrow().price(&wish.lines);
+            let placed = self.till.clone().place(wish, price, cause);
+            async { placed.await.map_err(unplaced) }
+        });
+        let order = outcome.await.map_err(|panicked| internal(&panicked))??;
+        Ok(Response::new(PlaceOrderResponse { order: Some(order.to_wire()) }))
+    }
+
+    async fn get_order(
+        &self,
+        request: Request<GetOrderRequest>,
+    ) -> Result<Response<GetOrderResponse>, Status> {
+        let order = self.get(read_id("order_id", &request.get_ref().order_id)?).await?;
+        Ok(Response::new(GetOrderResponse { order: Some(order.to_wire()) }))
+    }
+
+    async fn list_orders(
+        &self,
+        request: Request<ListOrdersRequest>,
+    ) -> Result<Response<ListOrdersResponse>, Status> {
+        let ListOrdersRequest { page_size, page_token, states, customer_id } = request.into_inner();
+        let filter = Filter { states, customer_id };
+        let page = Page::read(page_size, &page_token, &format!("{filter:?}"))
+            .map_err(|error| invalid("page_token", &error.to_string()))?;
+        let orders = store::list(&self.till.pool, &filter, &page).await.map_err(unread)?;
+        let (orders, next_page_token) = page.cut(orders, |order| order.order_id);
+        let orders = orders.iter().map(Order::to_wire).collect();
+        Ok(Response::new(ListOrdersResponse { orders, next_page_token }))
+    }
+
+    async fn cancel_order(
+        &self,
+        request: Request<CancelOrderRequest>,
+    ) -> Result<Response<CancelOrderResponse>, Status> {
+        let cause = trace(&request);
+        let CancelOrderRequest { order_id, reason, revision } = request.into_inner();
+        let order_id = read_id("order_id", &order_id)?;
+        let cancel = Command::Cancel { order_id, note: reason, revision };
+        let order = self.till.writer.act(cancel, cause).await.map_err(unrecorded)?;
+        if order.known().payment == PaymentState::Unspecified {
+            // nobody waits: the settler asks again if this comes to nothing
+            let _under_way = self.till.void(&order);
+        }
+        Ok(Response::new(CancelOrderResponse { order: Some(order.to_wire()) }))
+    }
+
+    type WatchOrderStream = mesh::stream::Watch<WatchOrderResponse>;
+
+    async fn watch_order(
+        &self,
+        request: Request<WatchOrderRequest>,
+    ) -> Result<Response<Self::WatchOrderStream>, Status> {
+        let WatchOrderRequest { order_id, after_revision } = request.into_inner();
+        let order_id = read_id("order_id", &order_id)?;
+        // before the order is read: nothing is missed in between
+        let changes = self.till.writer.watch(move |order| order.order_id == order_id);
+        let order = self.get(order_id).await?;
+        Ok(mesh::stream::watch(&self.host, ERROR_DOMAIN, move |feed| {
+            show(feed, order, changes, after_revision)
+        }))
+    }
+}
+
+/// The order as it is, and as it is after each change, until it ends.
+async fn show(
+    mut feed: Feed<WatchOrderResponse>,
+    mut order: Order,
+    mut changes: Watcher<Order>,
+    mut seen: i64,
+) -> Result<(), Status> {
+    loop {
+        if order.revision > seen {
+            seen = order.revision;
+            feed.send(WatchOrderResponse { order: Some(order.to_wire()) }).await?;
+        }
+        if status::is_final(order.known().state()) {
+            return Ok(());
+        }
+        order = changes.next().await.map_err(unwatched)?;
+    }
+}
+
+impl Api {
+    async fn get(&self, order_id: Uuid) -> Result<Order, Problem> {
+        let order = store::get(&self.till.pool, order_id).await.map_err(unread)?;
+        order.ok_or_else(|| refused(Refusal::NotFound))
+    }
+}
+
+/// A request as a cause.
+fn trace<T>(request: &Request<T>) -> Cause {
+    let trace = mesh::trace::read(request.metadata());
+    Cause {
+        causation_id: Uuid::now_v7(),
+        traceparent: trace.as_ref().map(|trace| trace.traceparent.clone()),
+        tracestate: trace.and_then(|trace| trace.tracestate),
+    }
+}
+
+fn read_id(field: &'static str, id: &str) -> Result<Uuid, Problem> {
+    ids::parse(id).map_err(|error| invalid(field, &error.to_string()))
+}
+
+fn invalid(field: &str, description: &str) -> Problem {
+    problem(Code::InvalidArgument, "VALIDATION", format!("{field}: {description}"))
+        .with_violation(field, description)
+}
+
+fn refused(refusal: Refusal) -> Problem {
+    let (code, reason) = match refusal {
+        Refusal::NotFound => (Code::NotFound, "ORDER_NOT_FOUND"),
+        Refusal::RequestIdReused => (Code::FailedPrecondition, "REQUEST_ID_REUSED"),
+        Refusal::NotCancellable(_) => (Code::FailedPrecondition, "ORDER_NOT_CANCELLABLE"),
+        Refusal::RevisionMismatch(_) => (Code::Aborted, "REVISION_MISMATCH"),
+    };
+    problem(code, reason, refusal.to_string())
+}
+
+fn unplaced(error: till::Error) -> Status {
+    match error {
+        till::Error::Price(refusal) => unpriced(&refusal).into(),
+        till::Error::Record(error) => unrecorded(error).into(),
+        till::Error::Read(error) => unread(error).into(),
+        till::Error::Pay { order_id, ref status } => {
+            let unknown = if mesh::client::not_sent(status) {
+                unpayable("payments cannot be reached now; the order waits")
+            } else {
+                let message = "it is not known whether the order is paid";
+                problem(Code::Unavailable, "PAYMENT_OUTCOME_UNKNOWN", message)
+                    .with_retry_after(RETRY_AFTER)
+            };
+            let error: &(dyn Error + 'static) = &error;
+            tracing::warn!(error, order.id = %order_id, "order {order_id} waits for its payment");
+            let mut status = Status::from(unknown.with_metadata("order_id", order_id.to_string()));
+            // for meshes: the hop to Payment has tried again already. People may, with the same request_id.
+            status
+                .metadata_mut()
+                .insert("grpc-retry-pushback-ms", MetadataValue::from_static("-1"));
+            status
+        }
+    }
+}
+
+fn unpriced(refusal: &menu::Refusal) -> Problem {
+    let message = refusal.to_string();
+    match refusal {
+        menu::Refusal::Unknown(lines) => {
+            let violations = lines
+                .iter()
+                .map(|(line, why)| (format!("lines[{line}].menu_item_id"), why.clone()));
+            problem(Code::InvalidArgument, "MENU_ITEM_UNKNOWN", message).with_violations(violations)
+        }
+        menu::Refusal::OffSale(_) => {
+            problem(Code::FailedPrecondition, "MENU_ITEM_OFF_SALE", message)
+        }
+        menu::Refusal::TooLarge => invalid("lines", &message),
+    }
+}
+
+fn unpayable(message: &str) -> Problem {
+    problem(Code::Unavailable, "PAYMENT_UNAVAILABLE", message).with_retry_after(RETRY_AFTER)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
+fn unrecorded(error: writer::Error<Refusal>) -> Problem {
+    match error {
+        writer::Error::Refused(refusal) => refused(refusal),
+        writer::Error::Overloaded => {
+            problem(Code::ResourceExhausted, "OVERLOADED", "too many requests wait to be stored")
+                .with_retry_after(RETRY_AFTER)
+        }
+        writer::Error::Store(_) => {
+            log(&error);
+            unstored()
+        }
+        writer::Error::Gone => stopping(),
+        writer::Error::Panicked(_) => internal(&error),
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
+fn unread(error: DbErr) -> Problem {
+    log(&error);
+    unstored()
+}
+
+fn unstored() -> Problem {
+    problem(Code::Unavailable, "STORE_UNAVAILABLE", "the orders' database cannot be used now")
+        .with_retry_after(RETRY_AFTER)
+}
+
+fn unwatched(ended: watch::Error) -> Problem {
+    match ended {
+        watch::Error::Behind => problem(
+            Code::ResourceExhausted,
+            "OVERLOADED",
+            "the order changes faster than it is read",
+        )
+        .with_retry_after(RETRY_AFTER),
+        watch::Error::Gone => stopping(),
+    }
+}
+
+fn stopping() -> Problem {
+    problem(Code::Unavailable, "DRAINING", "the service is stopping").with_retry_after(RETRY_AFTER)
+}
+
+/// Whoever called can do nothing about it, and learns nothing of it.
+fn internal(error: &(dyn Error + 'static)) -> Problem {
+    log(error);
+    problem(Code::Internal, "INTERNAL", "internal error")
+}
+
+fn log(error: &(dyn Error + 'static)) {
+    tracing::error!(error, "a call to Order failed");
+}
+
+fn problem(code: Code, reason: &'static str, message: impl Into<String>) -> Problem {
+    Problem::new(ERROR_DOMAIN, code, reason, message)
+}

@@ -1,0 +1,12 @@
+//! Order by what it offers: gRPC and events, never its store. Payment is its generated trait, in memory.
+
+mod bad_inputs;
+mod bank;
+mod cancelling;
+mod counter;
+mod ear;
+mod lists;
+mod menu;
+mod placing;
+mod settling;
+mod watching;
