@@ -108,9 +108,11 @@ pub(super) fn money(order: &Order, parts: &Parts<'_>, case: &mut Case<'_>) {
         let state = name(order.state);
         case.not(7, format_args!("is {state}, and {} is kept instead of {due}", parts.kept()));
     }
+    // a voided payment took nothing; what a charge that nobody heard of took, the provider gave back, and `kept` tells
+    let voided = parts.payment_state() == PaymentState::Voided;
+    let by_provider = if voided { 0 } else { parts.refunded() };
     let refunded = parts.payment.map_or(0, |payment| payment.refunded);
-    if refunded != parts.refunded() {
-        let by_provider = parts.refunded();
+    if refunded != by_provider {
         case.not(7, format_args!("Payment says {refunded} refunded, the provider {by_provider}"));
     }
     if paid && parts.ticket.is_none() {

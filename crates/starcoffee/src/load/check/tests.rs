@@ -136,6 +136,14 @@ fn what_is_still_on_its_way_is_stuck_and_no_violation() {
     assert_eq!(check(&shop), []);
 }
 
+#[test]
+fn what_a_charge_took_that_nobody_heard_of_may_be_given_back() {
+    let mut shop = quiet_shop();
+    let order_id = shop.orders[VOIDED].order_id;
+    shop.charges.push(Charge { order_id, amount: PRICE, refunded: PRICE });
+    assert_eq!(check(&shop), []);
+}
+
 type Seed = fn(&mut Snapshot);
 
 fn seeded(seeds: &[(u8, &str, Seed)]) {

@@ -1,0 +1,26 @@
+//! The whole shop, as people run it: each story opens the binary in a process of its own, with its own data.
+
+mod cancelling;
+mod commands;
+mod crashing;
+mod loading;
+mod opening;
+mod ordering;
+mod people;
+mod returning;
+mod settling;
+mod stopping;
+mod tables;
+
+use std::path::Path;
+use testbed::Shop;
+
+/// The binary these tests were built with.
+fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_starcoffee"))
+}
+
+/// A new shop; `arguments` follow `up`.
+async fn open(arguments: &[&str]) -> anyhow::Result<Shop> {
+    Shop::open(binary(), arguments).await
+}
