@@ -20,9 +20,9 @@ use contract::{
         VoidPaymentRequest, VoidPaymentResponse, payment_service_server::PaymentService,
     },
 };
-use journal::{Cause, writer};
+use journal::{Cause, reader, writer};
 use mesh::Problem;
-use sea_orm::DbErr;
+use sea_orm::{DatabaseConnection, DbErr};
 use std::{error::Error, sync::Arc, time::Duration};
 use tonic::{Code, Request, Response, Status, async_trait, metadata::MetadataMap};
 use uuid::Uuid;
@@ -32,6 +32,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 pub(crate) struct Api {
     pub(crate) host: Host,
+    pub(crate) pool: DatabaseConnection,
     pub(crate) cashier: Arc<Cashier>,
     /// The shop's.
     pub(crate) currency: Currency,
@@ -100,8 +101,7 @@ impl PaymentService for Api {
             customer_id: request.customer_id,
         };
         let page = read_page(request.page_size, &request.page_token, &format!("{filter:?}"))?;
-        let payments =
-            store::list(&self.cashier.pool, &filter, &page).await.map_err(unavailable)?;
+        let payments = store::list(&self.pool, &filter, &page).await.map_err(unavailable)?;
         let (payments, next_page_token) = page.cut(payments, |payment| payment.payment_id);
         let payments = payments.iter().map(Payment::to_wire).collect();
         Ok(Response::new(ListPaymentsResponse { payments, next_page_token }))
@@ -145,12 +145,12 @@ impl Api {
     }
 
     async fn recorded(&self, order_id: Uuid) -> Result<Option<Payment>, Problem> {
-        store::by_order(&self.cashier.pool, order_id).await.map_err(unavailable)
+        self.cashier.reader.get(order_id).await.map_err(unread)
     }
 
     async fn get(&self, payment_id: &str) -> Result<Payment, Problem> {
         let payment_id = read_id("payment_id", payment_id)?;
-        let payment = store::get(&self.cashier.pool, payment_id).await.map_err(unavailable)?;
+        let payment = store::get(&self.pool, payment_id).await.map_err(unavailable)?;
         payment.ok_or_else(|| refused(Refusal::NotFound))
     }
 
@@ -217,7 +217,7 @@ fn uncharged(error: charge::Error) -> Problem {
             problem(Code::Unavailable, "PAYMENT_UNAVAILABLE", message).with_retry_after(RETRY_AFTER)
         }
         charge::Error::Record(error) => unrecorded(error),
-        charge::Error::Read(error) => unavailable(error),
+        charge::Error::Read(error) => unread(error),
     }
 }
 
@@ -233,8 +233,7 @@ fn unrecorded(error: writer::Error<Refusal>) -> Problem {
             log(&error);
             unstored()
         }
-        writer::Error::Gone => problem(Code::Unavailable, "DRAINING", "the service is stopping")
-            .with_retry_after(RETRY_AFTER),
+        writer::Error::Gone => stopping(),
         writer::Error::Panicked(_) => internal(&error),
     }
 }
@@ -245,9 +244,24 @@ fn unavailable(error: DbErr) -> Problem {
     unstored()
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
+fn unread(error: reader::Error) -> Problem {
+    match error {
+        reader::Error::Store(_) => {
+            log(&error);
+            unstored()
+        }
+        reader::Error::Gone => stopping(),
+    }
+}
+
 fn unstored() -> Problem {
     problem(Code::Unavailable, "STORE_UNAVAILABLE", "the payments' database cannot be used now")
         .with_retry_after(RETRY_AFTER)
+}
+
+fn stopping() -> Problem {
+    problem(Code::Unavailable, "DRAINING", "the service is stopping").with_retry_after(RETRY_AFTER)
 }
 
 /// Whoever called can do nothing about it, and learns nothing of it.

@@ -4,11 +4,9 @@ use crate::{
     Payment,
     payment::{Command, Order, Refusal},
     provider::{self, Answer, Provider},
-    store,
 };
 use contract::{money::Money, types::v1::LineItem};
-use journal::{Cause, Writer, writer};
-use sea_orm::{DatabaseConnection, DbErr};
+use journal::{Cause, Reader, Writer, reader, writer};
 use std::time::Duration;
 
 /// What is to be paid, by whom, and with what.
@@ -31,13 +29,13 @@ pub(crate) enum Error {
     Record(#[from] writer::Error<Refusal>),
     /// What is recorded could not be read.
     #[error("the payment could not be read")]
-    Read(#[from] DbErr),
+    Read(#[from] reader::Error),
 }
 
 /// Who charges.
 pub(crate) struct Cashier {
     pub(crate) writer: Writer<Payment>,
-    pub(crate) pool: DatabaseConnection,
+    pub(crate) reader: Reader<Payment>,
     pub(crate) provider: Provider,
     /// How long the provider may take to answer.
     pub(crate) patience: Duration,
@@ -57,7 +55,7 @@ impl Cashier {
                 }
                 Ok(Err(error @ provider::Error::Refused(provider::Refusal::Cancelled))) => {
                     // the undoer was faster than we: it acts on a row, which knows more
-                    let payment = store::by_order(&self.pool, order.order_id).await?;
+                    let payment = self.reader.get(order.order_id).await?;
                     let payment = payment.ok_or(Error::Unavailable(Some(error)))?;
                     return Ok(payment.repeated(amount).map_err(writer::Error::Refused)?);
                 }

@@ -27,7 +27,7 @@ use contract::{
     money::Currency,
     payment::v1::payment_service_server::{PaymentServiceServer, SERVICE_NAME},
 };
-use journal::{Bus, Database, Outbox, Writer, consumer, writer};
+use journal::{Bus, Database, Outbox, Reader, Writer, consumer, writer};
 use mesh::{Deadlines, Listener, Server, Serving};
 use payment::Model as Payment;
 use provider::Provider;
@@ -92,11 +92,12 @@ pub async fn serve(
     let routes = events::routes(currency);
     consumer::open(host, bus, "payment", routes, &writer, consumer::Config::default());
 
+    let reader = Reader::open(host, &db);
     let pool = db.pool;
     let undoer = Undoer { writer: writer.clone(), pool: pool.clone(), provider: provider.clone() };
     host.spawn("the undoer", undoer.work(host.clone()));
-    let cashier = Arc::new(Cashier { writer, pool, provider, patience: charge_within });
-    let api = Api { host: host.clone(), cashier, currency };
+    let cashier = Arc::new(Cashier { writer, reader, provider, patience: charge_within });
+    let api = Api { host: host.clone(), pool, cashier, currency };
     let serving = server.serve(host, listener, PaymentServiceServer::new(api))?;
     serving.ready();
     Ok(serving)

@@ -73,13 +73,6 @@ pub(crate) async fn get(
     Entity::find().filter(Column::PaymentId.eq(payment_id)).one(pool).await
 }
 
-pub(crate) async fn by_order(
-    pool: &DatabaseConnection,
-    order_id: Uuid,
-) -> Result<Option<Payment>, DbErr> {
-    Entity::find_by_id(order_id).one(pool).await
-}
-
 /// The orders whose charge is to be undone, those that wait longest first, at most so many.
 pub(crate) async fn owed(pool: &DatabaseConnection, most: u64) -> Result<Vec<Payment>, DbErr> {
     let owed = Entity::find().filter(Expr::cust(OWED));
@@ -121,7 +114,7 @@ impl MigrationTrait for Step {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let index = |name: &str| Index::create().if_not_exists().name(name).table(Entity).take();
         match self {
-            Self::Payments => manager.create_table(payments_table()).await,
+            Self::Payments => journal::create_clustered(manager, payments_table()).await,
             Self::ById => {
                 let mut index = index("payments_by_id");
                 manager.create_index(index.unique().col(Column::PaymentId).take()).await

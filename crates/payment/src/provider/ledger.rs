@@ -232,7 +232,7 @@ impl MigrationTrait for Charges {
             .col(column(Column::State).integer())
             .col(column(Column::CreateTime).big_integer())
             .take();
-        manager.create_table(table).await
+        journal::create_clustered(manager, table).await
     }
 }
 
