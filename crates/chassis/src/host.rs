@@ -245,7 +245,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_ends_before_its_time_stops_the_process_with_its_reason() {
-        let failures: [(fn() -> anyhow::Result<()>, &str); 3] = [
+        type Work = fn() -> anyhow::Result<()>;
+        let failures: [(Work, &str); 3] = [
             (|| Err(anyhow::anyhow!("no milk")), "the fridge failed: no milk"),
             (|| Ok(()), "the fridge ended before its time"),
             (|| panic!("it melted"), "the fridge panicked: it melted"),

@@ -35,7 +35,10 @@ pub struct Database {
 /// The URL of a database in this file, which is created if it does not exist.
 #[must_use]
 pub fn url(path: &Path) -> String {
-    format!("sqlite:{}?mode=rwc", path.display())
+    // what would end the path, or stand for something else
+    let path =
+        path.display().to_string().replace('%', "%25").replace('?', "%3F").replace('#', "%23");
+    format!("sqlite:{path}?mode=rwc")
 }
 
 impl Database {
@@ -102,11 +105,7 @@ fn sqlite(url: &str, connections: u32, read_only: bool) -> ConnectOptions {
                 .row_buffer_size(ROW_BUFFER)
                 .pragma("cache_size", format!("-{CACHE_KIB}"))
                 .pragma("synchronous", "FULL"); // a commit is on the disk before anybody hears of it
-            if read_only {
-                options.pragma("query_only", "ON")
-            } else {
-                options.pragma("journal_mode", "WAL")
-            }
+            if read_only { options.pragma("query_only", "ON") } else { options }
         });
     options
 }
@@ -117,13 +116,16 @@ async fn claim(writer: &DatabaseConnection) -> anyhow::Result<()> {
     let row = writer.query_one_raw(Statement::from_string(DbBackend::Sqlite, sql)).await?;
     let row = row.context("it does not answer")?;
     match (row.try_get("", "application_id")?, row.try_get::<i64>("", "tables")?) {
-        (APPLICATION_ID, _) => Ok(()),
+        (APPLICATION_ID, _) => {}
         (0, 0) => {
-            writer.execute_unprepared(&format!("PRAGMA application_id = {APPLICATION_ID}")).await?;
-            Ok(())
+            let ours = format!("PRAGMA application_id = {APPLICATION_ID}");
+            writer.execute_unprepared(&ours).await?;
         }
         _ => anyhow::bail!("it belongs to another program"),
     }
+    // kept in the file, so not before it is known to be ours: who reads does not wait for who writes
+    writer.execute_unprepared("PRAGMA journal_mode = WAL").await?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -133,16 +135,19 @@ mod tests {
     #[tokio::test]
     async fn another_program_s_database_is_left_alone() {
         let directory = tempfile::tempdir().expect("a directory");
-        let url = url(&directory.path().join("theirs.db"));
+        let path = directory.path().join("theirs? 100% #1.db");
+        let url = url(&path);
         let theirs = sea_orm::Database::connect(&url).await.expect("a new database");
         theirs.execute_unprepared("CREATE TABLE notes (text TEXT)").await.expect("a table");
         theirs.close().await.expect("it closes");
+        let before = std::fs::read(&path).expect("it is where its URL says");
         let error = Database::open(&url).await.expect_err("it is not ours");
         let error = format!("{error:#}");
         assert!(
-            error.contains("theirs.db") && error.ends_with("it belongs to another program"),
+            error.contains("theirs") && error.ends_with("it belongs to another program"),
             "{error}"
         );
+        assert_eq!(std::fs::read(&path).expect("it is there"), before);
     }
 
     #[tokio::test]

@@ -159,7 +159,7 @@ impl MigrationTrait for Step {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let index = |name: &str| Index::create().if_not_exists().name(name).table(Entity).take();
         match self {
-            Self::Tickets => manager.create_table(tickets_table()).await,
+            Self::Tickets => journal::create_clustered(manager, tickets_table()).await,
             Self::ById => {
                 let mut index = index("tickets_by_id");
                 manager.create_index(index.unique().col(Column::TicketId).take()).await

@@ -136,7 +136,7 @@ impl MigrationName for Step {
 impl MigrationTrait for Step {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         match self {
-            Self::MyOrders => manager.create_table(my_orders_table()).await,
+            Self::MyOrders => journal::create_clustered(manager, my_orders_table()).await,
             Self::ByCustomer => {
                 let index = Index::create()
                     .if_not_exists()

@@ -156,7 +156,7 @@ impl MigrationTrait for Step {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let index = |name: &str| Index::create().if_not_exists().name(name).table(Entity).take();
         match self {
-            Self::Orders => manager.create_table(orders_table()).await,
+            Self::Orders => journal::create_clustered(manager, orders_table()).await,
             Self::ByRequest => {
                 let mut index = index("orders_by_request");
                 manager.create_index(index.unique().col(Column::RequestKey).take()).await

@@ -2,6 +2,9 @@
 
 mod consuming;
 mod relaying;
-#[allow(unreachable_pub, reason = "what SeaORM derives from a row is pub, and so is what a row is made of")]
+#[allow(
+    unreachable_pub,
+    reason = "what SeaORM derives from a row is pub, and so is what a row is made of"
+)]
 mod tally;
 mod writing;

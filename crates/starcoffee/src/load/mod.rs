@@ -31,6 +31,7 @@ use quiet::End;
 use report::Report;
 use snapshot::Snapshot;
 use std::{
+    io::{self, Write as _},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -128,11 +129,9 @@ pub(crate) async fn run(args: Args, urls: Urls, json: bool) -> anyhow::Result<()
     let (snapshot, violations) = verify(&shop, &customers, currency, known).await?;
 
     let report = Report::of(&snapshot, violations.len(), errors);
-    if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        println!("{report}");
-    }
+    let text = if json { serde_json::to_string_pretty(&report)? } else { report.to_string() };
+    // whoever closes the pipe has read enough: the verdict is the exit code
+    let _read_enough = writeln!(io::stdout(), "{text}");
     judge(&report, &violations, end)
 }
 
