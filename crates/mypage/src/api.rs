@@ -1,9 +1,12 @@
 //! gRPC in: decode, read, encode. The one map from what can go wrong to a status.
 
-use crate::{my_order::Model as MyOrder, store};
+use crate::{
+    my_order::Model as MyOrder,
+    store::{self, Filter},
+};
 use chassis::Host;
 use contract::{
-    ERROR_DOMAIN,
+    ERROR_DOMAIN, ids,
     money::Money,
     mypage::v1::{
         GetMyPageRequest, GetMyPageResponse, ListMyOrdersRequest, ListMyOrdersResponse,
@@ -56,11 +59,15 @@ impl MyPageService for Api {
         &self,
         request: Request<ListMyOrdersRequest>,
     ) -> Result<Response<ListMyOrdersResponse>, Status> {
-        let ListMyOrdersRequest { customer_id, page_size, page_token, states } =
+        let ListMyOrdersRequest { customer_id, page_size, page_token, states, order_id } =
             request.into_inner();
-        let page = Page::read(page_size, &page_token, &format!("{customer_id} {states:?}"))
+        let order_id = Some(order_id).filter(|id| !id.is_empty());
+        let order_id = order_id.map(|id| ids::parse(&id)).transpose();
+        let order_id = order_id.map_err(|error| invalid("order_id", &error.to_string()))?;
+        let filter = Filter { customer_id, states, order_id };
+        let page = Page::read(page_size, &page_token, &format!("{filter:?}"))
             .map_err(|error| invalid("page_token", &error.to_string()))?;
-        let orders = store::list(&self.pool, &customer_id, &states, &page).await.map_err(unread)?;
+        let orders = store::list(&self.pool, &filter, &page).await.map_err(unread)?;
         let (orders, next_page_token) = page.cut(orders, |order| order.order_id);
         let orders = orders.iter().map(MyOrder::to_wire).collect();
         Ok(Response::new(ListMyOrdersResponse { orders, next_page_token }))

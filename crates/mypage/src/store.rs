@@ -24,18 +24,27 @@ impl Table for MyOrder {
     }
 }
 
-/// One row more than the page holds, newest first. Empty `states`: all.
+/// What selects the orders of a list; its `Debug` text is what a page token is bound to.
+#[derive(Debug)]
+pub(crate) struct Filter {
+    pub(crate) customer_id: String,
+    /// Empty: all.
+    pub(crate) states: Vec<i32>,
+    pub(crate) order_id: Option<Uuid>,
+}
+
+/// One row more than the page holds, newest first.
 pub(crate) async fn list(
     pool: &DatabaseConnection,
-    customer_id: &str,
-    states: &[i32],
+    filter: &Filter,
     page: &Page,
 ) -> Result<Vec<MyOrder>, DbErr> {
-    let mut orders = of(customer_id);
-    if !states.is_empty() {
-        orders = orders.filter(Column::State.is_in(states.iter().copied()));
+    let mut orders = of(&filter.customer_id);
+    if !filter.states.is_empty() {
+        orders = orders.filter(Column::State.is_in(filter.states.iter().copied()));
     }
     orders
+        .apply_if(filter.order_id, |orders, id| orders.filter(Column::OrderId.eq(id)))
         .apply_if(page.before, |orders, id| orders.filter(Column::OrderId.lt(id)))
         .order_by_desc(Column::OrderId)
         .limit(page.limit())

@@ -12,7 +12,7 @@ use contract::{
     ERROR_DOMAIN, ids,
     order::v1::{
         CancelOrderRequest, CancelOrderResponse, GetOrderRequest, GetOrderResponse,
-        ListMenuRequest, ListMenuResponse, ListOrdersRequest, ListOrdersResponse,
+        ListMenuRequest, ListMenuResponse, ListOrdersRequest, ListOrdersResponse, OrderState,
         PlaceOrderRequest, PlaceOrderResponse, WatchOrderRequest, WatchOrderResponse,
         order_service_server::OrderService,
     },
@@ -55,12 +55,14 @@ impl OrderService for Api {
         &self,
         request: Request<PlaceOrderRequest>,
     ) -> Result<Response<PlaceOrderResponse>, Status> {
-        if mesh::Deadline::of(&request).is_some_and(|deadline| deadline.left() < USEFUL) {
-            return Err(unpayable("there is too little time left to pay in").into());
-        }
+        let useful = mesh::Deadline::of(&request).is_none_or(|deadline| deadline.left() >= USEFUL);
         let trace = trace(&request);
         let wish = Wish::read(request.into_inner())
             .map_err(|error| invalid("request_id", &error.to_string()))?;
+        if !useful {
+            let order = self.unpaid(&wish).await?;
+            return Ok(Response::new(PlaceOrderResponse { order: Some(order.to_wire()) }));
+        }
         let cause = Cause { causation_id: wish.request_id, ..trace };
         let outcome = self.wishes.join(&self.host, wish.key(), || {
             let price = self.menu.borrow().price(&wish.lines);
@@ -83,8 +85,11 @@ impl OrderService for Api {
         &self,
         request: Request<ListOrdersRequest>,
     ) -> Result<Response<ListOrdersResponse>, Status> {
-        let ListOrdersRequest { page_size, page_token, states, customer_id } = request.into_inner();
-        let filter = Filter { states, customer_id };
+        let ListOrdersRequest { page_size, page_token, states, customer_id, order_id } =
+            request.into_inner();
+        let order_id = Some(order_id).filter(|id| !id.is_empty());
+        let order_id = order_id.map(|id| read_id("order_id", &id)).transpose()?;
+        let filter = Filter { states, customer_id, order_id };
         let page = Page::read(page_size, &page_token, &format!("{filter:?}"))
             .map_err(|error| invalid("page_token", &error.to_string()))?;
         let orders = store::list(&self.till.pool, &filter, &page).await.map_err(unread)?;
@@ -146,6 +151,17 @@ async fn show(
 }
 
 impl Api {
+    /// The answer to a wish that there is no time to pay for, before anything is stored: a repeat may be paid by now.
+    async fn unpaid(&self, wish: &Wish) -> Result<Order, Status> {
+        match self.till.granted(wish).await.map_err(unplaced)? {
+            Some(order) if order.known().state() == OrderState::Placed => {
+                Err(unknown(order.order_id))
+            }
+            Some(order) => Ok(order),
+            None => Err(unpayable("there is too little time left to pay in").into()),
+        }
+    }
+
     async fn get(&self, order_id: Uuid) -> Result<Order, Problem> {
         let order = store::get(&self.till.pool, order_id).await.map_err(unread)?;
         order.ok_or_else(|| refused(Refusal::NotFound))
@@ -186,24 +202,32 @@ fn unplaced(error: till::Error) -> Status {
         till::Error::Price(refusal) => unpriced(&refusal).into(),
         till::Error::Record(error) => unrecorded(error).into(),
         till::Error::Read(error) => unread(error).into(),
-        till::Error::Pay { order_id, ref status } => {
-            let unknown = if mesh::client::not_sent(status) {
-                unpayable("payments cannot be reached now; the order waits")
-            } else {
-                let message = "it is not known whether the order is paid";
-                problem(Code::Unavailable, "PAYMENT_OUTCOME_UNKNOWN", message)
-                    .with_retry_after(RETRY_AFTER)
-            };
+        till::Error::Pay { order_id, first, ref status } => {
+            // of an attempt before this one it is not known how far it came
+            let unreached = first && mesh::client::not_sent(status);
             let error: &(dyn Error + 'static) = &error;
             tracing::warn!(error, order.id = %order_id, "order {order_id} waits for its payment");
-            let mut status = Status::from(unknown.with_metadata("order_id", order_id.to_string()));
-            // for meshes: the hop to Payment has tried again already. People may, with the same request_id.
-            status
-                .metadata_mut()
-                .insert("grpc-retry-pushback-ms", MetadataValue::from_static("-1"));
-            status
+            if unreached {
+                waiting(unpayable("payments cannot be reached now; the order waits"), order_id)
+            } else {
+                unknown(order_id)
+            }
         }
     }
+}
+
+fn unknown(order_id: Uuid) -> Status {
+    let message = "it is not known whether the order is paid";
+    let problem = problem(Code::Unavailable, "PAYMENT_OUTCOME_UNKNOWN", message);
+    waiting(problem.with_retry_after(RETRY_AFTER), order_id)
+}
+
+/// An order waits for its payment.
+fn waiting(problem: Problem, order_id: Uuid) -> Status {
+    let mut status = Status::from(problem.with_metadata("order_id", order_id.to_string()));
+    // for meshes: the hop to Payment has tried again already. People may, with the same request_id.
+    status.metadata_mut().insert("grpc-retry-pushback-ms", MetadataValue::from_static("-1"));
+    status
 }
 
 fn unpriced(refusal: &menu::Refusal) -> Problem {

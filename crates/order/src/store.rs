@@ -60,6 +60,7 @@ pub(crate) struct Filter {
     pub(crate) states: Vec<i32>,
     /// Empty: everybody's.
     pub(crate) customer_id: String,
+    pub(crate) order_id: Option<Uuid>,
 }
 
 /// One row more than the page holds, newest first.
@@ -76,6 +77,7 @@ pub(crate) async fn list(
         orders = orders.filter(Column::CustomerId.eq(&filter.customer_id));
     }
     orders
+        .apply_if(filter.order_id, |orders, id| orders.filter(Column::OrderId.eq(id)))
         .apply_if(page.before, |orders, id| orders.filter(Column::OrderId.lt(id)))
         .order_by_desc(Column::OrderId)
         .limit(page.limit())

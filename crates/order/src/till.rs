@@ -64,6 +64,8 @@ pub(crate) enum Error {
     Pay {
         /// Which order.
         order_id: Uuid,
+        /// No attempt came before this one.
+        first: bool,
         /// What came instead.
         #[source]
         status: Status,
@@ -105,10 +107,11 @@ impl Till {
         cause: Cause,
     ) -> Result<Order, Error> {
         let Wish { request_id, request_key, body_hash, customer_id, lines, encoded, token } = wish;
+        let order_id = Uuid::now_v7();
         let order = match price {
             Ok(total) => {
                 let placing = Placing {
-                    order_id: Uuid::now_v7(),
+                    order_id,
                     request_key,
                     request_id,
                     body_hash,
@@ -124,10 +127,18 @@ impl Till {
             },
         };
         if order.known().state() == OrderState::Placed {
-            self.pay(order, lines, token, cause).await
+            let first = order.order_id == order_id;
+            self.pay(order, lines, token, cause, first).await
         } else {
             Ok(order)
         }
+    }
+
+    /// The order that a wish was granted as, if it is a repeat.
+    pub(crate) async fn granted(&self, wish: &Wish) -> Result<Option<Order>, Error> {
+        let order = store::by_request(&self.pool, wish.request_key).await?;
+        let repeated = order.map(|order| order.repeated(&wish.body_hash)).transpose();
+        Ok(repeated.map_err(writer::Error::Refused)?)
     }
 
     async fn pay(
@@ -136,6 +147,7 @@ impl Till {
         lines: Vec<LineItem>,
         payment_token: String,
         cause: Cause,
+        first: bool,
     ) -> Result<Order, Error> {
         let order_id = order.order_id;
         let pay = PayRequest {
@@ -146,7 +158,8 @@ impl Till {
             payment_token,
         };
         let pay = self.request(pay, order.correlation_id, &cause);
-        match self.payment.clone().pay(pay).await {
+        let mut payment = self.payment.clone();
+        match self.in_time(payment.pay(pay)).await {
             Ok(answer) => {
                 let command = told(order_id, answer.into_inner().payment)?;
                 Ok(self.writer.act(command, cause).await?)
@@ -156,7 +169,7 @@ impl Till {
                 self.void(&order).await;
                 Ok(store::get(&self.pool, order_id).await?.unwrap_or(order))
             }
-            Err(status) => Err(Error::Pay { order_id, status }),
+            Err(status) => Err(Error::Pay { order_id, first, status }),
         }
     }
 
@@ -191,11 +204,18 @@ impl Till {
     ) -> Result<(), Error> {
         let cause = Cause::new(correlation_id);
         let void = self.request(void, correlation_id, &cause);
-        let answer = self.payment.clone().void_payment(void).await;
-        let answer = answer.map_err(|status| Error::Pay { order_id, status })?;
+        let mut payment = self.payment.clone();
+        let answer = self.in_time(payment.void_payment(void)).await;
+        let answer = answer.map_err(|status| Error::Pay { order_id, first: false, status })?;
         // a fact, not a command of a caller's: a full queue must not keep it out
         let heard = vec![(told(order_id, answer.into_inner().payment)?, cause)];
         Ok(self.writer.hear(heard).await.into_iter().collect::<Result<(), _>>()?)
+    }
+
+    /// What Payment answers, all of it: the channel only sees to it that an answer begins in time.
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        let late = |_elapsed| Status::deadline_exceeded("Payment did not answer in time");
+        tokio::time::timeout(self.patience, call).await.map_err(late)?
     }
 
     /// A call to Payment, as what it is part of.
@@ -223,7 +243,7 @@ impl Till {
 fn told(order_id: Uuid, payment: Option<Payment>) -> Result<Command, Error> {
     let malformed = |why: String| {
         let status = Status::internal(format!("Payment's answer is malformed: {why}"));
-        Error::Pay { order_id, status }
+        Error::Pay { order_id, first: false, status }
     };
     match events::payment(payment) {
         Ok(told @ Command::PaymentIs { order_id: of, .. }) if of == order_id => Ok(told),

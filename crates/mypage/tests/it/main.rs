@@ -211,6 +211,10 @@ async fn lists_are_newest_first_filtered_and_do_not_shift() {
             page.try_list(ListMyOrdersRequest { states, ..of_kim.clone() }).await.expect("a page");
         assert_eq!(ids(&listed.orders), found);
     }
+    let request =
+        ListMyOrdersRequest { order_id: Story::of(4, "kim").id(), states: vec![], ..of_kim };
+    let listed = page.try_list(request).await.expect("a page");
+    assert_eq!(ids(&listed.orders), [Story::of(4, "kim").id()]);
     page.close().await;
 }
 

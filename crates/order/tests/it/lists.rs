@@ -48,6 +48,9 @@ async fn a_list_may_be_of_one_customer_and_of_some_states() {
     let answer = counter.try_list(request).await.expect("a page");
     let rejected = |order: &&Order| order.state() == OrderState::Rejected;
     assert!(answer.orders.iter().eq(orders[..5].iter().filter(rejected)));
+    let order_id = orders[3].order_id.clone();
+    let request = ListOrdersRequest { order_id, ..Default::default() };
+    assert_eq!(counter.try_list(request).await.expect("a page").orders, orders[3..4]);
     counter.close().await;
 }
 

@@ -87,6 +87,23 @@ async fn an_answer_that_does_not_come_is_unknown_and_settled_later() {
     counter.close().await;
 }
 
+/// The second attempt did not reach Payment, but the first may have.
+#[tokio::test]
+async fn what_is_not_known_stays_unknown_when_payment_cannot_be_reached_any_more() {
+    let counter = Counter::open_with(&["--pay-within=200ms"]).await;
+    let request = PlaceOrderRequest { payment_token: SILENT.to_owned(), ..lattes("kim") };
+    let unknown = (Code::Unavailable, "PAYMENT_OUTCOME_UNKNOWN".to_owned());
+    let status = counter.place(request.clone()).await.expect_err("nobody answers");
+    assert_eq!(reason(&status), unknown);
+    let order_id = info(&status, "order_id");
+    let counter = counter.reopen(&["--pay-within=200ms"]).await;
+    counter.bank.set_open(false);
+    let status = counter.place(request.clone()).await.expect_err("nobody is there");
+    assert_eq!((reason(&status), info(&status, "order_id")), (unknown, order_id));
+    retried(&status);
+    counter.close().await;
+}
+
 #[tokio::test]
 async fn a_customer_who_hangs_up_while_paying_has_paid() {
     let counter = Counter::open().await;

@@ -185,6 +185,7 @@ impl Orders<'_> {
             page_token: list.page_token,
             states: list.states.into_iter().map(|state| OrderState::from(state).into()).collect(),
             customer_id: list.customer,
+            order_id: String::new(),
         };
         let answer = self.client.list_orders(ask(request)).await;
         let answer = answer.map_err(|status| self.peer.failure(&status))?.into_inner();

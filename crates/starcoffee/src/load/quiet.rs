@@ -79,6 +79,7 @@ async fn on_the_way(shop: &Shop, customer: &str) -> Result<OnTheWay, Status> {
         states: states.map(i32::from).to_vec(),
         customer_id: customer.to_owned(),
         page_token: String::new(),
+        order_id: String::new(),
     };
     let mut now = OnTheWay::default();
     for order in shop.order(0).list_orders(request).await?.into_inner().orders {

@@ -159,6 +159,7 @@ async fn orders(shop: &Shop, customer: &str) -> Result<Vec<order::Order>, Status
             page_token,
             customer_id,
             states: Vec::new(),
+            order_id: String::new(),
         };
         let page = client.list_orders(request).await?.into_inner();
         Ok((page.orders, page.next_page_token))
@@ -207,6 +208,7 @@ async fn my_orders(shop: &Shop, customer: &str) -> Result<Vec<mypage::MyOrder>, 
             page_size: PAGE_SIZE,
             page_token,
             states: Vec::new(),
+            order_id: String::new(),
         };
         let page = client.list_my_orders(request).await?.into_inner();
         Ok((page.orders, page.next_page_token))
