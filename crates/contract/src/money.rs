@@ -103,7 +103,8 @@ impl FromStr for Currency {
     fn from_str(code: &str) -> Result<Self, Error> {
         match <[u8; 3]>::try_from(code.as_bytes()) {
             Ok(letters) if letters.iter().all(u8::is_ascii_uppercase) => Ok(Self(letters)),
-            _ => Err(Error::Currency(code.to_owned())),
+            // an error may travel in a header: as much of other text as tells what it is
+            _ => Err(Error::Currency(code.chars().take(8).collect())),
         }
     }
 }

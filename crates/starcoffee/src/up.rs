@@ -58,8 +58,12 @@ impl Args {
     /// It cannot open, or had to close: which setting to change, or what failed.
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.process.log.init()?;
+        let runtime = process::runtime(self.process.runtime_threads)?;
         // boxed: it is the state of a whole shop
-        process::runtime(self.process.runtime_threads)?.block_on(Box::pin(self.keep()))
+        let ended = runtime.block_on(Box::pin(self.keep()));
+        // a thread that waits, for a file on a server that is gone for example, must not keep the process alive
+        runtime.shutdown_background();
+        ended
     }
 
     async fn keep(self) -> anyhow::Result<()> {

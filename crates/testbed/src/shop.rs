@@ -144,9 +144,10 @@ impl Process {
 #[derive(Debug)]
 pub struct Shop {
     binary: PathBuf,
-    directory: TempDir,
     listen: [SocketAddr; 8],
     process: Process,
+    /// After the process, so that it is dropped when nobody writes there any more.
+    directory: TempDir,
     addresses: Addresses,
     channels: [Channel; 4],
 }
