@@ -70,6 +70,9 @@ pub enum Error {
     /// A subscriber ended before it had handled them.
     #[error("a subscriber ended")]
     SubscriberGone,
+    /// A subscriber takes very long.
+    #[error("a subscriber is busy")]
+    SubscriberBusy,
 }
 
 impl Bus {

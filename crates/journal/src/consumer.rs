@@ -11,7 +11,7 @@ use crate::{
     Bus, Cause, Envelope, Noun, Routes, Writer,
     backoff::{self, Backoff},
     bus::{Delivery, Subscription},
-    dead_letters, writer,
+    database, dead_letters, writer,
 };
 
 /// Events that may wait to be tried again. Above it no new ones are taken: something is wrong with all of them.
@@ -34,7 +34,7 @@ impl Default for Config {
     }
 }
 
-/// Eight attempts take about fifteen seconds: long enough for what was only out of order.
+/// Eight attempts take about nine seconds: long enough for what was only out of order.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(100), most: Duration::from_secs(5) };
 
 /// Hears what `routes` listen to from now on, and tells it to `writer`. The service's name is the consumer's.
@@ -78,12 +78,16 @@ impl<N: Noun> Consumer<N> {
         draining: CancellationToken,
     ) -> anyhow::Result<()> {
         let mut again = FuturesUnordered::new();
-        let mut stalls = 0;
+        let (mut waiting, mut stalls) = (0, 0);
         loop {
             let attempts = tokio::select! {
                 () = draining.cancelled() => return Ok(()),
-                Some(attempts) = again.next() => attempts,
-                heard = subscription.next(self.config.batch), if again.len() < WAITING => {
+                Some(attempts) = again.next() => {
+                    let attempts: Vec<Attempt> = attempts;
+                    waiting -= attempts.len();
+                    attempts
+                }
+                heard = subscription.next(self.config.batch), if waiting < WAITING => {
                     let Some(mut deliveries) = heard else { return Ok(()) };
                     backoff::pause(self.config.linger).await;
                     subscription.more(&mut deliveries, self.config.batch);
@@ -91,6 +95,7 @@ impl<N: Noun> Consumer<N> {
                 }
             };
             for more in self.handle(attempts, &mut stalls).await {
+                waiting += more.attempts.len();
                 again.push(wait(more));
             }
         }
@@ -113,7 +118,7 @@ impl<N: Noun> Consumer<N> {
             match outcome {
                 Ok(()) => attempt.delivery.done(),
                 Err(writer::Error::Gone) => {} // the process stops: it comes again after the next start
-                Err(writer::Error::Store(error)) => {
+                Err(writer::Error::Store(error)) if database::is_away(&error) => {
                     if unstored.is_empty() {
                         self.warn(&*error, "events wait: the database cannot be used");
                     }

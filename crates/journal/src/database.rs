@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use anyhow::Context as _;
 use sea_orm::{
     ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
-    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+    RuntimeErr, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, sqlx,
 };
 use sea_orm_migration::MigratorTrait;
 
@@ -15,8 +15,9 @@ use crate::Time;
 const READERS: u32 = 4;
 /// How long a reader waits for a connection: about as long as its caller does.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a statement waits for another process that has the file locked, such as one that copies it.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a statement waits for another process that has the file locked, such as one that copies it. Callers are told
+/// that the database cannot be used before their own time is over.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pages that each connection keeps, in KiB (SQLite counts them as negative pages): hot rows are few.
 const CACHE_KIB: u32 = 2_000;
 /// Rows that a connection's thread hands over at a time: with SQLite, waking the task that waits costs more than a row.
@@ -90,6 +91,29 @@ impl Database {
     }
 }
 
+/// The database cannot be used now: nothing that was asked of it is at fault, and to ask again at once would not help.
+pub(crate) fn is_away(error: &DbErr) -> bool {
+    let error = match error {
+        DbErr::Conn(_) | DbErr::ConnectionAcquire(_) => return true,
+        DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)) => {
+            error
+        }
+        _ => return false,
+    };
+    match &**error {
+        // a constraint, and SQLite's TOOBIG and MISMATCH, are about a row; locks, disks and limits are not
+        sqlx::Error::Database(error) => {
+            let about_a_row = error.code().is_some_and(|code| ["18", "20"].contains(&&*code));
+            matches!(error.kind(), sqlx::error::ErrorKind::Other) && !about_a_row
+        }
+        sqlx::Error::Io(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        _ => false,
+    }
+}
+
 fn sqlite(url: &str, connections: u32, read_only: bool) -> ConnectOptions {
     let mut options = ConnectOptions::new(url);
     options
@@ -99,6 +123,12 @@ fn sqlite(url: &str, connections: u32, read_only: bool) -> ConnectOptions {
         .max_lifetime(None)
         .test_before_acquire(false) // a file does not hang up
         .sqlx_logging(false)
+        // When a commit fails, because the disk is full for example, SQLite itself gives the transaction up, and sqlx goes on
+        // counting it as open: what it takes for a commit after that would be none. Such a connection is not used again.
+        .map_sqlx_sqlite_before_acquire(|connection, _metadata| {
+            let clean = !sqlx::Connection::is_in_transaction(connection);
+            Box::pin(async move { Ok(clean) })
+        })
         .map_sqlx_sqlite_opts(move |options| {
             let options = options
                 .busy_timeout(BUSY_TIMEOUT)

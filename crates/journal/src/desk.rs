@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    Cause, Database, Envelope, Noun, Outbox, Table, Time,
+    Cause, Database, Envelope, Noun, Outbox, Table, Time, database,
     dead_letters::{self, Model as Letter},
     fold::{Changes, Fold, No},
     rows,
@@ -99,14 +99,16 @@ impl<N: Table> Desk<N> {
         }
     }
 
-    /// Facts first: they are true already, and others wait for them to be handled.
+    /// Facts first: they are true already, and others wait for them to be handled. But not facts alone, or people would wait
+    /// as long as there is a backlog.
     fn fill(&mut self, batch: &mut Batch<N>) {
         while batch.len() < self.batch
             && let Ok(facts) = self.facts.try_recv()
         {
             batch.hear(facts);
         }
-        while batch.len() < self.batch
+        let most = self.batch.max(batch.len() + self.batch / 4);
+        while batch.len() < most
             && let Ok(item) = self.commands.try_recv()
         {
             batch.items.push(item);
@@ -119,12 +121,12 @@ impl<N: Table> Desk<N> {
         let failure = loop {
             match self.write(&batch).await {
                 Ok(written) => return self.answer(batch, written),
-                Err(error) if attempt >= ATTEMPTS || is_away(&error) => break error,
+                Err(error) if attempt >= ATTEMPTS || database::is_away(&error) => break error,
                 Err(error) => tracing::debug!(%error, "a batch of {} is tried again", batch.len()),
             }
             attempt += 1;
         };
-        if batch.len() > 1 && !is_away(&failure) {
+        if batch.len() > 1 && !database::is_away(&failure) {
             for one in batch.split() {
                 Box::pin(self.settle(one)).await;
             }
@@ -201,11 +203,6 @@ async fn marks_due(outbox: Option<&Outbox>) {
         Some(outbox) => outbox.marks_due().await,
         None => std::future::pending().await,
     }
-}
-
-/// The database cannot be used at all: to try again at once, or one by one, would not help.
-fn is_away(error: &DbErr) -> bool {
-    matches!(error, DbErr::Conn(_) | DbErr::ConnectionAcquire(_))
 }
 
 impl<N: Noun> Batch<N> {

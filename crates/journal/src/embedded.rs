@@ -1,17 +1,24 @@
 //! The bus within one process. The outbox is its only store: who publishes waits until every subscriber has handled an
 //! event, and only then marks the row.
 
-use std::sync::{
-    Arc, Mutex, RwLock,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
+use futures::future::try_join_all;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::bus::{Delivery, Envelope, Error};
 
 /// Parcels that may wait for one subscriber; above it, publishing waits.
 const WAITING: usize = 64;
+/// How long a subscriber may take; longer than a bad event takes to be laid aside. Then its publisher has other things to do,
+/// and comes back.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A bus within this process.
 #[derive(Clone)]
@@ -58,20 +65,8 @@ impl Embedded {
     pub(crate) async fn publish(&self, events: Vec<Arc<Envelope>>) -> Result<(), Error> {
         let _open = self.gate.acquire().await;
         let subscribers = self.subscribers.read().expect("no panic while locked").clone();
-        let mut handled = Vec::with_capacity(subscribers.len());
-        for Subscriber { kinds, parcels } in subscribers {
-            let wanted = |event: &&Arc<Envelope>| kinds.contains(&event.kind);
-            let events: Vec<_> = events.iter().filter(wanted).cloned().collect();
-            if !events.is_empty() {
-                let (tell, told) = oneshot::channel();
-                let parcel = Parcel { events, handled: tell };
-                parcels.send(parcel).await.map_err(|_parcel| Error::SubscriberGone)?;
-                handled.push(told);
-            }
-        }
-        for handled in handled {
-            handled.await.map_err(|_dropped| Error::SubscriberGone)?;
-        }
+        // all at once: one who is busy must not keep it from the others
+        try_join_all(subscribers.iter().map(|subscriber| subscriber.hand(&events))).await?;
         Ok(())
     }
 
@@ -80,6 +75,24 @@ impl Embedded {
         let subscriber = Subscriber { kinds: kinds.into(), parcels };
         self.subscribers.write().expect("no panic while locked").push(subscriber);
         Subscription(waiting)
+    }
+}
+
+impl Subscriber {
+    /// Hands over what is wanted of these, and waits until it is handled.
+    async fn hand(&self, events: &[Arc<Envelope>]) -> Result<(), Error> {
+        let wanted = |event: &&Arc<Envelope>| self.kinds.contains(&event.kind);
+        let events: Vec<_> = events.iter().filter(wanted).cloned().collect();
+        if events.is_empty() {
+            return Ok(());
+        }
+        let (handled, told) = oneshot::channel();
+        let parcel = Parcel { events, handled };
+        let handed = async {
+            self.parcels.send(parcel).await.map_err(|_parcel| Error::SubscriberGone)?;
+            told.await.map_err(|_dropped| Error::SubscriberGone)
+        };
+        tokio::time::timeout(PATIENCE, handed).await.unwrap_or(Err(Error::SubscriberBusy))
     }
 }
 

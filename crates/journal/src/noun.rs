@@ -79,7 +79,7 @@ pub struct Fact {
 /// What led to a command; it goes into the metadata of the command's facts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cause {
-    /// The request or event that led here.
+    /// The event that led here; nil for a request, which is known by the request that began it all.
     pub causation_id: Uuid,
     /// W3C trace context of the request or event.
     pub traceparent: Option<Arc<str>>,

@@ -1,7 +1,10 @@
 //! The outbox: facts, stored in the transaction that made them true, and kept after they are published. It is the record;
 //! the bus, and all that was built from events, can be built from it again.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use sea_orm::{
     ColumnTrait, DatabaseConnection, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
@@ -12,8 +15,9 @@ use uuid::Uuid;
 
 use crate::{Bus, Database, Envelope, Time, backoff, fold::News, relay::Relay, rows};
 
-/// Batches of fresh facts that may wait for the relay. More are found in the table: a hint, which nobody waits for.
-const HINTS: usize = 1024;
+/// Batches of fresh facts that may wait for the relay, some hundred facts each. More are found in the table: a hint, which
+/// nobody waits for.
+const HINTS: usize = 64;
 /// Marks of one transaction.
 const MARKS: usize = 2_000;
 /// How long marks wait for a transaction to ride along with, before one is made for them.
@@ -57,6 +61,8 @@ pub struct Outbox(Arc<Inner>);
 struct Inner {
     source: Arc<str>,
     fresh: mpsc::Sender<Vec<Arc<Envelope>>>,
+    /// Facts were stored that the relay was not told of.
+    untold: AtomicBool,
     /// Published, and not yet marked so.
     marks: Mutex<Vec<Uuid>>,
     marked: Notify,
@@ -68,7 +74,9 @@ impl Outbox {
     pub fn open(host: &chassis::Host, database: &Database, bus: &Bus, source: &str) -> Self {
         let (fresh, waiting) = mpsc::channel(HINTS);
         let (marks, marked) = (Mutex::default(), Notify::new());
-        let outbox = Self(Arc::new(Inner { source: source.into(), fresh, marks, marked }));
+        let untold = AtomicBool::new(false);
+        let source = Arc::<str>::from(source);
+        let outbox = Self(Arc::new(Inner { source: source.clone(), fresh, untold, marks, marked }));
         let relay = Relay::new(outbox.clone(), database.pool.clone(), bus.clone(), waiting);
         host.spawn(format!("the relay of {source}"), relay.run(host.draining()));
         outbox
@@ -95,7 +103,10 @@ impl Outbox {
             subject: fact.subject,
             time,
             correlation_id,
-            causation_id: cause.causation_id,
+            causation_id: match cause.causation_id {
+                none if none.is_nil() => correlation_id,
+                id => id,
+            },
             traceparent: cause.traceparent,
             tracestate: cause.tracestate,
             payload: fact.payload,
@@ -104,9 +115,14 @@ impl Outbox {
 
     /// Tells the relay what was just committed. Never waits: what it cannot take now it finds in the table.
     pub(crate) fn hint(&self, stored: Vec<Arc<Envelope>>) {
-        if !stored.is_empty() {
-            let _found_later = self.0.fresh.try_send(stored);
+        if !stored.is_empty() && self.0.fresh.try_send(stored).is_err() {
+            self.0.untold.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Whether there may be facts that the relay was not told of since it last asked.
+    pub(crate) fn untold(&self) -> bool {
+        self.0.untold.swap(false, Ordering::Relaxed)
     }
 
     /// These are published. The writer marks them with its next transaction.

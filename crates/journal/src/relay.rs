@@ -13,18 +13,18 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{Bus, Envelope, Outbox, Time, backoff, bus};
+use crate::{Bus, Envelope, Outbox, backoff, bus};
 
 /// Events published at a time; JetStream takes at most 1,000 in one atomic batch.
 const BATCH: usize = 500;
-/// Batches on their way at a time: one that waits for a subscriber's retry must not hold up the others.
-const UNDER_WAY: usize = 32;
+/// Events on their way at a time: those that wait for a subscriber must not hold up the others.
+const UNDER_WAY: usize = 16_000;
+/// Of these, events found in the outbox: what a subscriber could not handle before must not hold up what is fresh.
+const SWEPT: usize = 4_000;
 /// How long fresh events wait for others: nobody notices, and at low rates it saves most of the wakeups.
 const LINGER: Duration = Duration::from_millis(5);
 /// How often the outbox is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Rows younger than this are probably held by the relay of the process that wrote them.
-const STALE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Relay {
     outbox: Outbox,
@@ -33,13 +33,25 @@ pub(crate) struct Relay {
     fresh: mpsc::Receiver<Vec<Arc<Envelope>>>,
     /// Those on their way.
     held: HashSet<Uuid>,
+    /// How many of them were found in the outbox.
+    swept: usize,
     sweep: Option<Sweep>,
+    /// Ids made at the last two looks. Whatever is older than the first has been in the outbox for longer than a look takes to
+    /// come: nobody holds it. The clock of these ids never goes back.
+    looks: [Uuid; 2],
 }
 
 /// A walk through all that is unpublished.
 struct Sweep {
     after: Option<Uuid>,
     before: Uuid,
+}
+
+/// Events that are published, or are to be published again.
+struct Told {
+    ids: Vec<Uuid>,
+    swept: bool,
+    published: Result<(), bus::Error>,
 }
 
 impl Relay {
@@ -49,9 +61,10 @@ impl Relay {
         bus: Bus,
         fresh: mpsc::Receiver<Vec<Arc<Envelope>>>,
     ) -> Self {
-        // at first all that came before us: whoever held it is gone
-        let sweep = Some(Sweep { after: None, before: Uuid::now_v7() });
-        Self { outbox, pool, bus, fresh, held: HashSet::new(), sweep }
+        // at first all there is, whatever the clock says by now: whoever held it is gone
+        let sweep = Some(Sweep { after: None, before: Uuid::max() });
+        let looks = [Uuid::now_v7(); 2];
+        Self { outbox, pool, bus, fresh, held: HashSet::new(), swept: 0, sweep, looks }
     }
 
     /// Works until the process drains. What is on its way then is published again after the next start.
@@ -61,25 +74,31 @@ impl Relay {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut under_way = FuturesUnordered::new();
         loop {
-            let room = under_way.len() < UNDER_WAY;
-            let events = tokio::select! {
+            let sweeping = self.sweep.is_some();
+            let (events, swept) = tokio::select! {
                 () = draining.cancelled() => return Ok(()),
-                Some((ids, published)) = under_way.next() => {
-                    self.told(ids, published);
+                Some(told) = under_way.next() => {
+                    self.told(told);
                     continue;
                 }
-                Some(fresh) = self.fresh.recv(), if room => self.gather(fresh).await,
-                // rows that wait in `fresh` are not lost: to look now would only publish them twice
-                _ = look.tick(), if self.sweep.is_none() && self.fresh.is_empty() => {
-                    self.sweep = Some(Sweep { after: None, before: id_at(Time::now().minus(STALE)) });
+                Some(fresh) = self.fresh.recv(), if self.held.len() < UNDER_WAY => {
+                    (self.gather(fresh).await, false)
+                }
+                events = sweep(&self.outbox, &self.pool, &mut self.sweep), if sweeping && self.swept < SWEPT => {
+                    (events, true)
+                }
+                _ = look.tick(), if !sweeping => {
+                    self.sweep = self.look();
                     continue;
                 }
-                events = sweep(&self.outbox, &self.pool, &mut self.sweep), if self.sweep.is_some() && room => events,
             };
             let events: Vec<_> =
                 events.into_iter().filter(|event| self.held.insert(event.id)).collect();
-            if !events.is_empty() {
-                under_way.push(publish(self.bus.clone(), events));
+            if swept {
+                self.swept += events.len();
+            }
+            for some in events.chunks(BATCH) {
+                under_way.push(publish(self.bus.clone(), some.to_vec(), swept));
             }
         }
     }
@@ -94,13 +113,34 @@ impl Relay {
         events
     }
 
-    fn told(&mut self, ids: Vec<Uuid>, published: Result<(), bus::Error>) {
+    /// What is to be looked for in the outbox, if anything.
+    fn look(&mut self) -> Option<Sweep> {
+        let now = Uuid::now_v7();
+        let [before, last] = self.looks;
+        self.looks = [last, now];
+        if self.outbox.untold() {
+            // more was stored than we could be told of: the table is the queue, and holds all that waits here as well
+            while self.fresh.try_recv().is_ok() {}
+            return Some(Sweep { after: None, before: now });
+        }
+        // what waits here is not lost: to look now would only publish it twice
+        self.fresh.is_empty().then_some(Sweep { after: None, before })
+    }
+
+    fn told(&mut self, Told { ids, swept, published }: Told) {
         for id in &ids {
             self.held.remove(id);
         }
+        if swept {
+            self.swept -= ids.len();
+        }
         match published {
             Ok(()) => self.outbox.published(ids),
-            Err(error) => {
+            // others stop a moment before us
+            Err(bus::Error::SubscriberGone) => {
+                tracing::debug!("{} events wait to be published again", ids.len());
+            }
+            Err(error @ bus::Error::SubscriberBusy) => {
                 let error: &(dyn std::error::Error + 'static) = &error;
                 tracing::warn!(error, "{} events wait to be published again", ids.len());
             }
@@ -108,9 +148,9 @@ impl Relay {
     }
 }
 
-async fn publish(bus: Bus, events: Vec<Arc<Envelope>>) -> (Vec<Uuid>, Result<(), bus::Error>) {
+async fn publish(bus: Bus, events: Vec<Arc<Envelope>>, swept: bool) -> Told {
     let ids = events.iter().map(|event| event.id).collect();
-    (ids, bus.publish(events).await)
+    Told { ids, swept, published: bus.publish(events).await }
 }
 
 /// One step on; the last step ends it. Nothing is lost when the step is dropped midway.
@@ -136,23 +176,5 @@ async fn sweep(
             *sweep = None;
             Vec::new()
         }
-    }
-}
-
-/// The smallest `UUIDv7` of this time.
-fn id_at(time: Time) -> Uuid {
-    let millis = u64::try_from(time.micros() / 1_000).unwrap_or(0);
-    uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_sort_by_the_time_they_were_made() {
-        let now = Time::now();
-        assert!(id_at(now.minus(Duration::from_millis(2))) < Uuid::now_v7());
-        assert!(Uuid::now_v7() < id_at(now.plus(Duration::from_secs(60))));
     }
 }

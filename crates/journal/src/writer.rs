@@ -24,7 +24,8 @@ const FACTS_AT_ONCE: usize = 500;
 /// The bounds of a writer.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Rows that one transaction may touch. A few hundred make a commit cheap; more only make those wait who come later.
+    /// Rows that one transaction touches, give or take a consumer's batch. A few hundred make a commit cheap; more only make
+    /// those wait who come later.
     pub batch: usize,
     /// Commands that may wait for the next transactions. Above it callers are told at once, instead of too late.
     pub queue: usize,
@@ -107,6 +108,17 @@ impl<N: Noun> Writer<N> {
             TrySendError::Full(_) => Error::Overloaded,
             TrySendError::Closed(_) => Error::Gone,
         })?;
+        answer.await.unwrap_or(Err(Error::Gone))
+    }
+
+    /// As [`Self::act`], for what has happened already and must not be refused for want of room: it waits for its turn.
+    ///
+    /// # Errors
+    /// See [`Error`], but for [`Error::Overloaded`].
+    pub async fn record(&self, command: N::Command, cause: Cause) -> Result<N, Error<N::Refusal>> {
+        let (reply, answer) = oneshot::channel();
+        let item = Item { command, cause, reply: Reply::State(reply) };
+        self.commands.send(item).await.map_err(|_gone| Error::Gone)?;
         answer.await.unwrap_or(Err(Error::Gone))
     }
 

@@ -78,18 +78,36 @@ async fn what_a_subscriber_drops_is_published_again() {
 }
 
 #[tokio::test]
-async fn an_event_that_waits_for_its_subscriber_holds_up_no_other() {
+async fn events_that_wait_for_their_subscriber_hold_up_no_other() {
     let keeper = Keeper::open().await;
     let mut subscription = keeper.bus.subscribe(counted());
     keeper.bus.open();
-    keeper.act(add(1, 5)).await.expect("it grows");
-    let held: Vec<Delivery> = subscription.next(10).await.expect("it is published");
+    let mut held: Vec<Delivery> = Vec::new();
+    for _ in 0..100 {
+        keeper.act(add(1, 5)).await.expect("it grows");
+        held.extend(subscription.next(10).await.expect("it is published"));
+    }
     keeper.act(add(2, 5)).await.expect("it grows");
     assert_eq!(hear(&mut subscription, 1).await[0].subject.as_u128(), 2);
-    let one_left =
-        async || (keeper.count("FROM outbox WHERE published = 0").await == 1).then_some(());
-    until("the second event to be marked", SOON, one_left).await.expect("it is in time");
+    let due = "FROM outbox WHERE published = 0";
+    let held_left = async || (keeper.count(due).await == 100).then_some(());
+    until("the last event to be marked", SOON, held_left).await.expect("it is in time");
     held.into_iter().for_each(Delivery::done);
     all_marked(&keeper).await;
+    keeper.close().await;
+}
+
+/// Longer than the embedded bus lets events wait in line for one subscriber.
+#[tokio::test]
+async fn a_subscriber_who_does_not_listen_keeps_nothing_from_the_others() {
+    let keeper = Keeper::open().await;
+    let deaf = keeper.bus.subscribe(counted());
+    let mut subscription = keeper.bus.subscribe(counted());
+    keeper.bus.open();
+    for _ in 0..200 {
+        keeper.act(add(1, 5)).await.expect("it grows");
+        hear(&mut subscription, 1).await;
+    }
+    drop(deaf);
     keeper.close().await;
 }
