@@ -12,6 +12,17 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     })
 }
 
+/// Reads a duration that is the time between two looks: longer than none.
+///
+/// # Errors
+/// As [`duration`], and for none.
+pub fn period(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("it must be longer than 0s".to_owned()),
+        period => Ok(period),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -22,5 +33,7 @@ mod tests {
         for malformed in ["", "5", "-1s", "soon"] {
             assert!(duration(malformed).is_err_and(|error| error.contains("250ms")), "{malformed}");
         }
+        assert_eq!(period("2s"), Ok(Duration::from_secs(2)));
+        assert!(period("0s").is_err());
     }
 }

@@ -28,17 +28,27 @@ pub struct DrainConfig {
 }
 
 /// The host of a process's tasks. A clone is the same host.
-#[derive(Clone, Debug, Default)]
-pub struct Host(Arc<Inner>);
+#[derive(Clone, Debug)]
+pub struct Host {
+    process: Arc<Process>,
+    stage: Arc<Stage>,
+}
 
 #[derive(Debug, Default)]
-struct Inner {
+struct Process {
     stopping: CancellationToken,
-    draining: CancellationToken,
     closing: CancellationToken,
-    work: TaskTracker,
+    /// In the order in which they drain.
+    stages: Mutex<Vec<Arc<Stage>>>,
     last: TaskTracker,
     why: Mutex<Option<Why>>,
+}
+
+/// Tasks that drain together.
+#[derive(Debug, Default)]
+struct Stage {
+    draining: CancellationToken,
+    work: TaskTracker,
 }
 
 /// Why the process stops.
@@ -48,29 +58,48 @@ enum Why {
     Failed(anyhow::Error),
 }
 
+impl Default for Host {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Host {
     /// A host without tasks.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self::stage(Arc::default())
+    }
+
+    /// The same process, for what its other tasks need while they drain: it drains when theirs have ended. Of several, each
+    /// drains after those that were made before.
+    #[must_use]
+    pub fn behind(&self) -> Self {
+        Self::stage(self.process.clone())
+    }
+
+    fn stage(process: Arc<Process>) -> Self {
+        let stage = Arc::new(Stage::default());
+        process.stages.lock().expect("no panic while locked").push(stage.clone());
+        Self { process, stage }
     }
 
     /// Cancelled when the process is to stop: readiness says no from then on, all else goes on.
     #[must_use]
     pub fn stopping(&self) -> CancellationToken {
-        self.0.stopping.clone()
+        self.process.stopping.clone()
     }
 
     /// Cancelled when nothing new is to be begun: listeners, watches and loops end; what is under way is finished.
     #[must_use]
     pub fn draining(&self) -> CancellationToken {
-        self.0.draining.clone()
+        self.stage.draining.clone()
     }
 
     /// Cancelled when all else has ended: what others needed until then ends, too.
     #[must_use]
     pub fn closing(&self) -> CancellationToken {
-        self.0.closing.clone()
+        self.process.closing.clone()
     }
 
     /// Runs what the process cannot do without until [`Self::draining`]. If it fails, panics or ends before, the process
@@ -79,8 +108,8 @@ impl Host {
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let watched = self.clone().watched(name.into(), self.draining(), work);
-        self.0.work.spawn(watched);
+        let watched = watched(self.process.clone(), name.into(), self.draining(), work);
+        self.stage.work.spawn(watched);
     }
 
     /// As [`Self::spawn`], for what others need while they drain: it runs until [`Self::closing`].
@@ -88,8 +117,8 @@ impl Host {
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let watched = self.clone().watched(name.into(), self.closing(), work);
-        self.0.last.spawn(watched);
+        let watched = watched(self.process.clone(), name.into(), self.closing(), work);
+        self.process.last.spawn(watched);
     }
 
     /// Runs something to its end, whether or not anybody waits for it; a drain waits.
@@ -97,26 +126,26 @@ impl Host {
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
-        self.0.work.spawn(work)
+        self.stage.work.spawn(work)
     }
 
     /// Asks the process to stop, as a signal does.
     pub fn stop(&self, why: impl Into<String>) {
-        self.end(Why::Asked(why.into()));
+        self.process.end(Why::Asked(why.into()));
     }
 
     /// Waits until the process is to stop: by a signal (SIGTERM or Ctrl-C), by [`Self::stop`], or because a task ended.
     /// Then drains it, at most as long as `drain` says. A second signal ends the wait at once.
     ///
     /// # Errors
-    /// A task ended that should not have.
+    /// A task ended that should not have, before the drain or while it went on.
     pub async fn run(&self, drain: &DrainConfig) -> anyhow::Result<()> {
         let mut signals = Signals::new()?;
         tokio::select! {
             name = signals.next() => self.stop(name),
-            () = self.0.stopping.cancelled() => {}
+            () = self.process.stopping.cancelled() => {}
         }
-        let failed = match self.why() {
+        let failed = match self.process.why() {
             Some(Why::Failed(error)) => Some(error),
             Some(Why::Asked(why)) => {
                 tracing::info!("stopping: {why}");
@@ -125,62 +154,73 @@ impl Host {
             None => None,
         };
         tokio::select! {
-            () = self.drain(drain, failed.is_some()) => {}
+            () = self.process.drain(drain, failed.is_some()) => {}
             name = signals.next() => tracing::warn!("stopping at once: {name} again"),
         }
-        failed.map_or(Ok(()), Err)
+        match (failed, self.process.why()) {
+            (Some(error), _) | (None, Some(Why::Failed(error))) => Err(error),
+            (None, _) => Ok(()),
+        }
     }
+}
 
+impl Process {
     async fn drain(&self, drain: &DrainConfig, failed: bool) {
-        let Inner { draining, closing, work, last, .. } = &*self.0;
         if !failed {
             sleep_until(Instant::now() + drain.delay).await;
         }
         let end = Instant::now() + drain.timeout;
-        draining.cancel();
-        work.close();
-        if timeout_at(end - LAST.min(drain.timeout / 2), work.wait()).await.is_err() {
-            tracing::warn!(
-                "{} tasks did not end in time and are cut off (--drain-timeout)",
-                work.len()
-            );
+        let stages = self.stages.lock().expect("no panic while locked").clone();
+        let reserve = LAST.min(drain.timeout / 2);
+        for (Stage { draining, work }, behind) in
+            stages.iter().map(|stage| &**stage).zip((0..stages.len()).rev())
+        {
+            draining.cancel();
+            work.close();
+            // those behind need some time, too
+            let behind = u32::try_from(behind).unwrap_or(u32::MAX);
+            let end = end - reserve - (reserve / 2).saturating_mul(behind).min(drain.timeout / 4);
+            if timeout_at(end, work.wait()).await.is_err() {
+                tracing::warn!(
+                    "{} tasks did not end in time and are cut off (--drain-timeout)",
+                    work.len()
+                );
+            }
         }
-        closing.cancel();
-        last.close();
-        if timeout_at(end, last.wait()).await.is_err() {
+        self.closing.cancel();
+        self.last.close();
+        if timeout_at(end, self.last.wait()).await.is_err() {
             tracing::warn!(
                 "{} of the last tasks did not end in time (--drain-timeout)",
-                last.len()
+                self.last.len()
             );
-        }
-    }
-
-    #[allow(clippy::disallowed_methods, reason = "the one place that looks after spawned tasks")]
-    async fn watched<F>(self, name: String, until: CancellationToken, work: F)
-    where
-        F: Future<Output = anyhow::Result<()>> + Send + 'static,
-    {
-        let failure = match tokio::spawn(work).await {
-            Ok(Ok(())) if until.is_cancelled() => return,
-            Ok(Ok(())) => anyhow::anyhow!("{name} ended before its time"),
-            Ok(Err(error)) => error.context(format!("{name} failed")),
-            Err(error) => anyhow::anyhow!("{name} panicked: {}", panic_message(error)),
-        };
-        if until.is_cancelled() {
-            tracing::warn!("while stopping: {failure:#}");
-        } else {
-            self.end(Why::Failed(failure));
         }
     }
 
     /// The first reason counts; what fails because of it is no reason.
     fn end(&self, why: Why) {
-        self.0.why.lock().expect("no panic while locked").get_or_insert(why);
-        self.0.stopping.cancel();
+        self.why.lock().expect("no panic while locked").get_or_insert(why);
+        self.stopping.cancel();
     }
 
     fn why(&self) -> Option<Why> {
-        self.0.why.lock().expect("no panic while locked").take()
+        self.why.lock().expect("no panic while locked").take()
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the one place that looks after spawned tasks")]
+async fn watched<F>(process: Arc<Process>, name: String, until: CancellationToken, work: F)
+where
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    match tokio::spawn(work).await {
+        Ok(Ok(())) if until.is_cancelled() => {}
+        Ok(Ok(())) => process.end(Why::Failed(anyhow::anyhow!("{name} ended before its time"))),
+        Ok(Err(error)) => process.end(Why::Failed(error.context(format!("{name} failed")))),
+        Err(error) => {
+            let panicked = anyhow::anyhow!("{name} panicked: {}", panic_message(error));
+            process.end(Why::Failed(panicked));
+        }
     }
 }
 
@@ -282,6 +322,39 @@ mod tests {
         host.stop("closing time");
         host.run(&drain()).await.expect("it was asked to");
         assert_eq!(*told.lock().expect("no panic while locked"), ["work", "last"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_others_need_drains_behind_them() {
+        let host = Host::new();
+        let behind = host.behind();
+        let (first, needed) = (host.draining(), behind.draining());
+        let still_there = host.track(async move {
+            first.cancelled().await;
+            sleep_until(Instant::now() + Duration::from_secs(2)).await;
+            !needed.is_cancelled()
+        });
+        behind.track({
+            let draining = behind.draining();
+            async move { draining.cancelled().await }
+        });
+        host.stop("closing time");
+        host.run(&drain()).await.expect("it was asked to");
+        assert!(still_there.await.expect("it ended"));
+        assert!(behind.draining().is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_fails_while_the_process_stops_is_told_of() {
+        let host = Host::new();
+        let closing = host.closing();
+        host.spawn_last("the fridge", async move {
+            closing.cancelled().await;
+            anyhow::bail!("it melted")
+        });
+        host.stop("closing time");
+        let error = host.run(&drain()).await.expect_err("what it held is lost");
+        assert_eq!(format!("{error:#}"), "the fridge failed: it melted");
     }
 
     #[tokio::test(start_paused = true)]

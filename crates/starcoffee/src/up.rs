@@ -117,8 +117,10 @@ impl Args {
         let currency = self.process.currency;
         let bus = Bus::embedded();
         let (database, ledger) = (data.database("payment"), data.database("provider"));
+        // orders under way are paid before Payment goes
+        let behind = host.behind();
         let payment =
-            payment::serve(host, &bus, &database, &ledger, currency, self.payment).await?;
+            payment::serve(&behind, &bus, &database, &ledger, currency, self.payment).await?;
         let make = make::serve(host, &bus, &data.database("make"), self.make).await?;
         let mypage = mypage::serve(host, &bus, &data.database("mypage"), self.mypage).await?;
         let url = format!("http://{}", reachable(payment.address));

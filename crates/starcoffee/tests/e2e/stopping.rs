@@ -2,11 +2,17 @@
 
 use crate::{open, people};
 use contract::{
-    make::v1::WatchTicketsRequest, mypage::v1::WatchMyOrdersRequest, order::v1::OrderState,
+    make::v1::WatchTicketsRequest,
+    mypage::v1::WatchMyOrdersRequest,
+    order::v1::{OrderState, order_service_client::OrderServiceClient},
 };
-use std::time::Duration;
+use futures::future::join_all;
+use std::{collections::BTreeSet, time::Duration};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::Instant};
-use tonic::{Code, transport::Endpoint};
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint},
+};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 #[tokio::test]
@@ -62,5 +68,30 @@ async fn an_order_under_way_is_paid_before_the_shop_closes() -> anyhow::Result<(
     assert_eq!(order.state(), OrderState::Paid, "whoever was inside is served");
     shop.reopen(&[]).await?;
     assert_eq!(people::place(&shop, kept).await?.order_id, order.order_id);
+    Ok(())
+}
+
+/// However far their orders are: Payment goes after Order.
+#[tokio::test]
+async fn nobody_is_left_in_doubt_when_a_busy_shop_closes() -> anyhow::Result<()> {
+    let mut shop = open(&[]).await?;
+    let placing = |mut client: OrderServiceClient<Channel>| async move {
+        loop {
+            if let Err(status) = client.place_order(people::lattes("kim")).await {
+                return people::reason(&status);
+            }
+        }
+    };
+    let callers = join_all((0..64).map(|_| placing(shop.order())));
+    let (reasons, status) = tokio::join!(callers, async {
+        let many = async || people::orders(&shop, "kim").await.ok().filter(|all| all.len() >= 50);
+        testbed::until("a busy shop", people::SOON, many).await?;
+        shop.process().terminate().await
+    });
+    assert!(status?.success(), "{}", shop.log());
+    // told to come back, or the connection was closed
+    let expected = BTreeSet::from(["DRAINING".to_owned(), String::new()]);
+    let reasons: BTreeSet<_> = reasons.into_iter().collect();
+    assert!(reasons.is_subset(&expected), "{reasons:?}: {}", shop.log());
     Ok(())
 }
