@@ -146,9 +146,9 @@ impl Api {
 fn cause<T>(request: &Request<T>) -> Cause {
     let trace = mesh::trace::read(request.metadata());
     Cause {
-        causation_id: Uuid::now_v7(),
         traceparent: trace.as_ref().map(|trace| trace.traceparent.clone()),
         tracestate: trace.and_then(|trace| trace.tracestate),
+        ..Cause::default()
     }
 }
 

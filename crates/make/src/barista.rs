@@ -84,8 +84,7 @@ impl Barista {
     }
 
     async fn make(&self, moves: Vec<Command>) -> Result<(), Interruption> {
-        let cause = Cause::new(Uuid::now_v7());
-        let moves = moves.into_iter().map(|command| (command, cause.clone())).collect();
+        let moves = moves.into_iter().map(|command| (command, Cause::default())).collect();
         for outcome in self.writer.hear(moves).await {
             match outcome {
                 // a person was faster

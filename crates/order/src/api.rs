@@ -56,14 +56,13 @@ impl OrderService for Api {
         request: Request<PlaceOrderRequest>,
     ) -> Result<Response<PlaceOrderResponse>, Status> {
         let useful = mesh::Deadline::of(&request).is_none_or(|deadline| deadline.left() >= USEFUL);
-        let trace = trace(&request);
+        let cause = cause(&request);
         let wish = Wish::read(request.into_inner())
             .map_err(|error| invalid("request_id", &error.to_string()))?;
         if !useful {
             let order = self.unpaid(&wish).await?;
             return Ok(Response::new(PlaceOrderResponse { order: Some(order.to_wire()) }));
         }
-        let cause = Cause { causation_id: wish.request_id, ..trace };
         let outcome = self.wishes.join(&self.host, wish.key(), || {
             let price = self.menu.borrow().price(&wish.lines);
             let placed = self.till.clone().place(wish, price, cause);
@@ -102,7 +101,7 @@ impl OrderService for Api {
         &self,
         request: Request<CancelOrderRequest>,
     ) -> Result<Response<CancelOrderResponse>, Status> {
-        let cause = trace(&request);
+        let cause = cause(&request);
         let CancelOrderRequest { order_id, reason, revision } = request.into_inner();
         let order_id = read_id("order_id", &order_id)?;
         let cancel = Command::Cancel { order_id, note: reason, revision };
@@ -169,12 +168,12 @@ impl Api {
 }
 
 /// A request as a cause.
-fn trace<T>(request: &Request<T>) -> Cause {
+fn cause<T>(request: &Request<T>) -> Cause {
     let trace = mesh::trace::read(request.metadata());
     Cause {
-        causation_id: Uuid::now_v7(),
         traceparent: trace.as_ref().map(|trace| trace.traceparent.clone()),
         tracestate: trace.and_then(|trace| trace.tracestate),
+        ..Cause::default()
     }
 }
 
@@ -202,6 +201,10 @@ fn unplaced(error: till::Error) -> Status {
         till::Error::Price(refusal) => unpriced(&refusal).into(),
         till::Error::Record(error) => unrecorded(error).into(),
         till::Error::Read(error) => unread(error).into(),
+        till::Error::Unrecorded { order_id, .. } => {
+            log(&error);
+            unknown(order_id)
+        }
         till::Error::Pay { order_id, first, ref status } => {
             // of an attempt before this one it is not known how far it came
             let unreached = first && mesh::client::not_sent(status);

@@ -66,7 +66,7 @@ pub struct Config {
     #[arg(long, env = "STARCOFFEE_MENU", value_name = "FILE")]
     pub menu: Option<PathBuf>,
     /// How often the menu file is looked at
-    #[arg(long, env = "STARCOFFEE_MENU_RELOAD", value_name = "DURATION", default_value = "2s", value_parser = chassis::args::duration)]
+    #[arg(long, env = "STARCOFFEE_MENU_RELOAD", value_name = "DURATION", default_value = "2s", value_parser = chassis::args::period)]
     pub menu_reload: Duration,
     /// How long Payment may take to answer for one order, all attempts together
     #[arg(long, env = "STARCOFFEE_PAY_WITHIN", value_name = "DURATION", default_value = "3s", value_parser = chassis::args::duration)]

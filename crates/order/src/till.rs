@@ -59,6 +59,14 @@ pub(crate) enum Error {
     /// It could not be read.
     #[error("the order could not be read")]
     Read(#[from] DbErr),
+    /// Payment said how its payment stands, and it was not taken down.
+    #[error("the payment of {order_id} could not be recorded")]
+    Unrecorded {
+        /// Which order.
+        order_id: Uuid,
+        /// Why.
+        source: writer::Error<Refusal>,
+    },
     /// It is stored, and Payment did not say how its payment stands.
     #[error("the payment of {order_id} is not known")]
     Pay {
@@ -162,7 +170,8 @@ impl Till {
         match self.in_time(payment.pay(pay)).await {
             Ok(answer) => {
                 let command = told(order_id, answer.into_inner().payment)?;
-                Ok(self.writer.act(command, cause).await?)
+                let recorded = self.writer.record(command, cause).await;
+                recorded.map_err(|source| Error::Unrecorded { order_id, source })
             }
             Err(status) if mesh::reason(&status).as_deref() == Some("PAYMENT_VOIDED") => {
                 // settled or cancelled meanwhile: that is an answer, too
@@ -202,7 +211,7 @@ impl Till {
         order_id: Uuid,
         correlation_id: Uuid,
     ) -> Result<(), Error> {
-        let cause = Cause::new(correlation_id);
+        let cause = Cause::default();
         let void = self.request(void, correlation_id, &cause);
         let mut payment = self.payment.clone();
         let answer = self.in_time(payment.void_payment(void)).await;

@@ -63,6 +63,6 @@ impl Cashier {
                 Err(_elapsed) => return Err(Error::Unavailable(None)),
             };
         let record = Command::Record { order, amount, lines, approved };
-        Ok(self.writer.act(record, cause).await?)
+        Ok(self.writer.record(record, cause).await?)
     }
 }

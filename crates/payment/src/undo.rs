@@ -62,9 +62,9 @@ impl Undoer {
         let draining = host.draining();
         loop {
             while under_way.len() < CONCURRENT
-                && let Some(owed) = desk.waiting.pop_front()
+                && let Some(order_id) = desk.waiting.pop_front()
             {
-                under_way.push(self.undo(owed));
+                under_way.push(self.undo(order_id));
             }
             tokio::select! {
                 () = draining.cancelled() => return Ok(()),
@@ -87,15 +87,14 @@ impl Undoer {
         self.writer.watch(Payment::is_owed)
     }
 
-    async fn undo(&self, Owed { order_id, correlation_id }: Owed) -> (Uuid, Result<(), Error>) {
+    async fn undo(&self, order_id: Uuid) -> (Uuid, Result<(), Error>) {
         let undone = async {
             let cancelled = self.provider.open(order_id);
             tokio::time::timeout(PATIENCE, cancelled.cancel())
                 .await
                 .map_err(|_elapsed| Error::Late)??;
             // a fact for the writer, not a command of a caller's: a full queue must not keep the money
-            let cause = Cause::new(correlation_id);
-            let undone = vec![(Command::Undone { order_id }, cause)];
+            let undone = vec![(Command::Undone { order_id }, Cause::default())];
             self.writer.hear(undone).await.into_iter().collect::<Result<(), _>>()?;
             Ok(())
         };
@@ -106,16 +105,10 @@ impl Undoer {
 /// What lies before the undoer.
 #[derive(Default)]
 struct Desk {
-    waiting: VecDeque<Owed>,
+    waiting: VecDeque<Uuid>,
     /// Waiting or under way: a look at the table finds these as well.
     taken: HashSet<Uuid>,
     failed: HashMap<Uuid, Failure>,
-}
-
-/// All that undoing takes.
-struct Owed {
-    order_id: Uuid,
-    correlation_id: Uuid,
 }
 
 struct Failure {
@@ -126,10 +119,10 @@ struct Failure {
 impl Desk {
     fn put(&mut self, owed: Vec<Payment>) {
         let now = Instant::now();
-        for Payment { order_id, correlation_id, .. } in owed {
+        for Payment { order_id, .. } in owed {
             let rests = self.failed.get(&order_id).is_some_and(|failure| failure.not_before > now);
             if !rests && self.taken.len() < IN_HAND && self.taken.insert(order_id) {
-                self.waiting.push_back(Owed { order_id, correlation_id });
+                self.waiting.push_back(order_id);
             }
         }
     }
