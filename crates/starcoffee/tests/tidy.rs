@@ -18,7 +18,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("payment", &["chassis", "contract", "journal", "mesh"]),
     ("make", &["chassis", "contract", "journal", "mesh"]),
     ("mypage", &["chassis", "contract", "journal", "mesh"]),
-    ("testbed", &["contract"]),
+    ("testbed", &["contract", "journal"]),
     (
         "starcoffee",
         &["chassis", "contract", "journal", "mesh", "order", "payment", "make", "mypage"],

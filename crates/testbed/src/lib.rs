@@ -3,9 +3,11 @@
 //!
 //! Only a dev-dependency. Nothing here sleeps: a test waits for a condition, with a deadline that ends in a clear error.
 
+mod ear;
 mod ports;
 mod shop;
 
+pub use ear::{Ear, names};
 pub use shop::{Addresses, Process, Shop, run};
 
 use std::{future::Future, time::Duration};

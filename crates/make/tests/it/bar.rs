@@ -1,6 +1,5 @@
 //! Make as a process of its own, as far as a test can tell: its gRPC over loopback, its events over the bus.
 
-use crate::ear::{Ear, names};
 use chassis::{DrainConfig, Host};
 use clap::Parser;
 use contract::{
@@ -19,7 +18,7 @@ use journal::{Bus, Envelope, database};
 use prost::{Message as _, Name as _};
 use std::{sync::Arc, time::Duration};
 use tempfile::TempDir;
-use testbed::until;
+use testbed::{Ear, names, until};
 use tokio::task::JoinHandle;
 use tonic::{
     Code, Status, Streaming,

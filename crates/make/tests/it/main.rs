@@ -2,7 +2,6 @@
 
 mod bad_inputs;
 mod bar;
-mod ear;
 mod lists;
 mod watching;
 

@@ -1,10 +1,7 @@
 //! Order as a process of its own, as far as a test can tell: its gRPC over loopback, its events over the bus, Payment a bank
 //! in memory.
 
-use crate::{
-    bank::Bank,
-    ear::{Ear, names},
-};
+use crate::bank::Bank;
 use chassis::{DrainConfig, Host};
 use clap::Parser;
 use contract::{
@@ -33,7 +30,7 @@ use std::{
     time::Duration,
 };
 use tempfile::TempDir;
-use testbed::until;
+use testbed::{Ear, names, until};
 use tokio::task::JoinHandle;
 use tonic::{
     Code, Request, Status, Streaming,

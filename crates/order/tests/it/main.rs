@@ -4,7 +4,6 @@ mod bad_inputs;
 mod bank;
 mod cancelling;
 mod counter;
-mod ear;
 mod lists;
 mod menu;
 mod placing;

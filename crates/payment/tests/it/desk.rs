@@ -1,7 +1,6 @@
 //! Payment as a process of its own, as far as a test can tell: its gRPC over loopback, its events over the bus, and the
 //! provider's own ledger, which a test may hold shut: then the provider does not answer.
 
-use crate::ear::{Ear, names};
 use chassis::{DrainConfig, Host};
 use clap::Parser;
 use contract::{
@@ -26,7 +25,7 @@ use sea_orm::{
 };
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tempfile::TempDir;
-use testbed::until;
+use testbed::{Ear, names, until};
 use tokio::task::JoinHandle;
 use tonic::{
     Code, Request, Status,

@@ -3,7 +3,6 @@
 mod bad_inputs;
 mod cancelling;
 mod desk;
-mod ear;
 mod lists;
 mod paying;
 mod provider;

@@ -1,4 +1,4 @@
-//! An ear on the bus: all that Payment says, in the order in which it says it.
+//! An ear on a bus: all that is said there, in the order in which it is said.
 
 use journal::{Bus, Envelope};
 use std::{sync::Arc, time::Duration};
@@ -9,12 +9,14 @@ const BATCH: usize = 100;
 /// Long enough for a debug build on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
-pub(crate) struct Ear(watch::Receiver<Vec<Arc<Envelope>>>);
+/// Hears all events of some kinds.
+pub struct Ear(watch::Receiver<Vec<Arc<Envelope>>>);
 
 impl Ear {
-    /// Misses nothing if the bus is not yet open.
+    /// Begins to hear; misses nothing if the bus is not yet open.
+    #[must_use]
     #[allow(clippy::disallowed_methods, reason = "it ends with its test's bus")]
-    pub(crate) fn on(bus: &Bus, kinds: impl IntoIterator<Item = String>) -> Self {
+    pub fn on(bus: &Bus, kinds: impl IntoIterator<Item = String>) -> Self {
         let mut subscription = bus.subscribe(kinds.into_iter().map(Into::into).collect());
         let (tell, heard) = watch::channel(Vec::new());
         tokio::spawn(async move {
@@ -36,7 +38,10 @@ impl Ear {
     }
 
     /// Waits for the first event that is `wanted`: all that was said until then, and the event itself.
-    pub(crate) async fn hears(
+    ///
+    /// # Panics
+    /// It is not said in time: what was waited for.
+    pub async fn hears(
         &self,
         what: &str,
         wanted: impl Fn(&Envelope) -> bool,
@@ -53,8 +58,9 @@ impl Ear {
     }
 }
 
-/// As people say them: `PaymentApproved`.
-pub(crate) fn names(events: &[Arc<Envelope>]) -> Vec<String> {
+/// As people say them: `OrderPlaced`.
+#[must_use]
+pub fn names(events: &[Arc<Envelope>]) -> Vec<String> {
     let name = |event: &Arc<Envelope>| event.kind.rsplit('.').next().unwrap_or_default().to_owned();
     events.iter().map(name).collect()
 }
