@@ -8,14 +8,17 @@ use contract::{
     payment::v1::payment_service_client::PaymentServiceClient,
 };
 use std::time::Duration;
+use tokio::time::timeout;
 use tonic::{
-    Code, Status,
+    Code, Response, Status,
     transport::{Channel, Endpoint},
 };
 use tonic_types::StatusExt as _;
 
 /// On a loopback or in one data centre a connection that takes longer will not come.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The shop's own deadline for what is read is 2 s: who has not answered by then is standing still.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where the services are: `http://127.0.0.1:8081` and so on.
 #[derive(Clone, Debug)]
@@ -71,6 +74,21 @@ fn channel(url: &str) -> anyhow::Result<Channel> {
     Ok(endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true).connect_lazy())
 }
 
+/// Waits for an answer, and not for ever: a process that is stopped keeps its connections.
+///
+/// # Errors
+/// The call's, or that there is no answer.
+pub(crate) async fn answer<T>(
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Status> {
+    match timeout(READ_TIMEOUT, call).await {
+        Ok(answer) => answer.map(Response::into_inner),
+        Err(_elapsed) => {
+            Err(Status::deadline_exceeded(format!("no answer within {READ_TIMEOUT:?}")))
+        }
+    }
+}
+
 /// What an error means to a good client.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
@@ -78,6 +96,8 @@ pub(crate) struct Answer {
     pub(crate) reason: String,
     /// The shop says that nothing happened.
     pub(crate) refused: bool,
+    /// Refused for what was asked, not for who asked.
+    pub(crate) of_the_request: bool,
     /// Worth repeating: after this long, or after the client's own back-off.
     pub(crate) retry: Option<Option<Duration>>,
     /// The order that the error is about.
@@ -87,26 +107,29 @@ pub(crate) struct Answer {
 impl Answer {
     /// Reads an error.
     pub(crate) fn of(status: &Status) -> Self {
-        let refused = matches!(
+        let of_the_request = matches!(
             status.code(),
-            Code::InvalidArgument
-                | Code::NotFound
-                | Code::FailedPrecondition
-                | Code::Unauthenticated
-                | Code::PermissionDenied
+            Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition
         );
+        let refused = of_the_request
+            || matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied);
         let delay = status.get_details_retry_info().and_then(|info| info.retry_delay);
         match status.get_details_error_info() {
             Some(mut info) => Self {
                 refused,
+                of_the_request,
                 retry: (delay.is_some() || info.reason == "DEADLINE").then_some(delay),
                 order_id: info.metadata.remove("order_id"),
                 reason: info.reason,
             },
             // the transport's: the call may have been carried out
-            None => {
-                Self { reason: name(status.code()), refused, retry: Some(None), order_id: None }
-            }
+            None => Self {
+                refused,
+                of_the_request,
+                retry: Some(None),
+                order_id: None,
+                reason: name(status.code()),
+            },
         }
     }
 }
@@ -129,6 +152,12 @@ mod tests {
     use std::collections::HashMap;
     use tonic_types::ErrorDetails;
 
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_not_waited_for_for_ever() {
+        let silent = answer::<()>(std::future::pending()).await;
+        assert_eq!(silent.expect_err("nobody answers").code(), Code::DeadlineExceeded);
+    }
+
     #[test]
     fn an_error_says_whether_to_try_again() {
         let details = |reason: &str| {
@@ -145,7 +174,9 @@ mod tests {
         let reused = details("REQUEST_ID_REUSED");
         let answer =
             Answer::of(&Status::with_error_details(Code::FailedPrecondition, "reused", reused));
-        assert!(answer.refused && answer.retry.is_none());
+        assert!(answer.refused && answer.of_the_request && answer.retry.is_none());
+        let answer = Answer::of(&Status::new(Code::PermissionDenied, "who are you"));
+        assert!(answer.refused && !answer.of_the_request);
 
         let answer = Answer::of(&Status::new(Code::DeadlineExceeded, "made by the transport"));
         assert_eq!((answer.reason.as_str(), answer.retry), ("DEADLINE_EXCEEDED", Some(None)));

@@ -12,6 +12,7 @@ use contract::{
         CancelOrderRequest, Order, OrderState, PlaceOrderRequest,
         order_service_client::OrderServiceClient,
     },
+    status::{BAR_REJECTED, OPERATOR_CANCELLED, is_final},
 };
 use std::{
     collections::BTreeMap,
@@ -34,6 +35,13 @@ const BACKOFF_MOST: Duration = Duration::from_secs(1);
 /// Errors by reason, each answer counted.
 pub(crate) type Errors = BTreeMap<String, u64>;
 
+/// Adds `more` up.
+pub(crate) fn add(errors: &mut Errors, more: Errors) {
+    for (reason, count) in more {
+        *errors.entry(reason).or_default() += count;
+    }
+}
+
 /// One request and all that became known of it to its sender.
 #[derive(Clone, Debug)]
 pub(crate) struct Sent {
@@ -45,8 +53,8 @@ pub(crate) struct Sent {
     pub(crate) basket: usize,
     /// What came of it.
     pub(crate) outcome: Outcome,
-    /// Another order that the same request was answered with: one too many.
-    pub(crate) other: Option<Uuid>,
+    /// Answers that cannot be beside the others.
+    pub(crate) contradictions: Vec<Contradiction>,
     /// Whether it was cancelled, and what came of that.
     pub(crate) cancel: Cancel,
     /// From the intended time to the last answer.
@@ -79,6 +87,19 @@ pub(crate) struct Accepted {
     pub(crate) lines_as_sent: bool,
 }
 
+/// An answer to a repeat of a request that was accepted, and no answer to that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Contradiction {
+    /// Another order: one too many.
+    Order(Uuid),
+    /// Another total.
+    Total(i64),
+    /// Another state, after one that is never left.
+    State(OrderState),
+    /// A refusal, for this reason.
+    Refused(String),
+}
+
 /// What came of cancelling an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cancel {
@@ -86,6 +107,8 @@ pub(crate) enum Cancel {
     None,
     /// Granted or being decided: the state answered.
     Answered(OrderState),
+    /// The bar or an operator was cancelling it already: the state answered. It is not recorded that we asked.
+    Others(OrderState),
     /// The only attempt was refused: nothing happened.
     Refused,
     /// Nobody knows.
@@ -170,10 +193,10 @@ impl<'a> Worker<'a> {
                 }
                 Err(error) => self.note(&error),
             };
-            if let Some(order_id) = error.order_id.and_then(|id| id.parse().ok()) {
+            if error.refused {
+                sent.refused(&error, attempt == 1);
+            } else if let Some(order_id) = error.order_id.and_then(|id| id.parse().ok()) {
                 sent.hear(Outcome::Named(order_id));
-            } else if error.refused && attempt == 1 {
-                sent.hear(Outcome::Refused);
             }
             let Some(asked) = error.retry else { return };
             back_off(attempt, asked).await;
@@ -201,9 +224,7 @@ impl<'a> Worker<'a> {
         for attempt in 1..=ATTEMPTS {
             let error = match self.client.cancel_order(timed(request.clone())).await {
                 Ok(response) => {
-                    return Cancel::Answered(
-                        response.into_inner().order.unwrap_or_default().state(),
-                    );
+                    return Cancel::of(&response.into_inner().order.unwrap_or_default());
                 }
                 Err(error) if error.code() == tonic::Code::FailedPrecondition => {
                     // the barista was faster: an answer, not an error. After a lost attempt it says nothing of that one.
@@ -232,7 +253,7 @@ impl Sent {
             customer,
             basket,
             outcome: Outcome::Unknown,
-            other: None,
+            contradictions: Vec::new(),
             cancel: Cancel::None,
             latency: Duration::ZERO,
         }
@@ -249,17 +270,53 @@ impl Sent {
         if let (Some(first), Some(told)) = (self.order_id(), told)
             && first != told
         {
-            self.other = Some(told);
+            self.contradicted(Contradiction::Order(told));
             return;
         }
+        let mut contradiction = None;
         match (&mut self.outcome, outcome) {
             (Outcome::Accepted(first), Outcome::Accepted(again)) => {
-                first.state = again.state;
                 first.lines_as_sent &= again.lines_as_sent;
+                if first.total != again.total {
+                    contradiction = Some(Contradiction::Total(again.total));
+                } else if is_final(first.state) && first.state != again.state {
+                    contradiction = Some(Contradiction::State(again.state));
+                } else {
+                    first.state = again.state;
+                }
             }
-            (Outcome::Accepted(_), _)
-            | (Outcome::Named(_), Outcome::Unknown | Outcome::Refused) => {}
+            (Outcome::Accepted(_), _) | (Outcome::Named(_), Outcome::Unknown) => {}
             (outcome, told) => *outcome = told,
+        }
+        contradiction.into_iter().for_each(|contradiction| self.contradicted(contradiction));
+    }
+
+    /// A refusal: as the `first` answer it says that nothing happened; after a lost attempt it says nothing of that one. Who
+    /// repeats what was accepted is not refused.
+    fn refused(&mut self, answer: &Answer, first: bool) {
+        match self.order_id() {
+            Some(_accepted) if answer.of_the_request => {
+                self.contradicted(Contradiction::Refused(answer.reason.clone()));
+            }
+            None if first => self.outcome = Outcome::Refused,
+            Some(_) | None => {}
+        }
+    }
+
+    fn contradicted(&mut self, by: Contradiction) {
+        if !self.contradictions.contains(&by) {
+            self.contradictions.push(by);
+        }
+    }
+}
+
+impl Cancel {
+    fn of(order: &Order) -> Self {
+        let others = matches!(&*order.state_reason, BAR_REJECTED | OPERATOR_CANCELLED);
+        if others && order.cancel_requested_time.is_none() {
+            Self::Others(order.state())
+        } else {
+            Self::Answered(order.state())
         }
     }
 }
@@ -288,4 +345,4 @@ async fn back_off(attempt: u32, asked: Option<Duration>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,10 +3,12 @@
 //! The load and its check use nothing but the shop's APIs, so they run against any shop, and they keep what they were told
 //! to hold it against the shop later. The workers share one task: on a small machine the client's own cost counts.
 
+mod again;
 mod basket;
 mod check;
 mod connection;
 mod customer;
+mod ledger;
 mod pace;
 mod quiet;
 mod report;
@@ -19,12 +21,9 @@ use basket::Basket;
 use check::Violation;
 use clap::builder::RangedU64ValueParser;
 use connection::Shop;
-use contract::{
-    money::Currency,
-    order::v1::{ListMenuRequest, MenuItem, OrderState},
-};
-use customer::{Accepted, Cancel, Errors, Outcome, Plan, Sent, Worker};
-use futures::future::join_all;
+use contract::order::v1::{ListMenuRequest, MenuItem};
+use customer::{Errors, Plan, Sent, Worker, add};
+use futures::future::{join_all, pending};
 use indicatif::{ProgressBar, ProgressStyle};
 use pace::Pace;
 use quiet::End;
@@ -35,14 +34,15 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
-use tokio::time::{Instant, interval};
+use tokio::{
+    signal::ctrl_c,
+    time::{Instant, MissedTickBehavior, interval},
+};
 use uuid::Uuid;
 
 /// At a rate, as many orders can be under way: two seconds' worth, and a shop that is slower than that is too slow.
 const IN_FLIGHT_SECONDS: u32 = 2;
 const IN_FLIGHT_MOST: u32 = 2000;
-/// Requests that are repeated when all is over, to see whether the answer is the same order.
-const REPEATS: usize = 20;
 /// Events in flight at the end arrive within this, or never.
 const ARRIVAL: Duration = Duration::from_secs(5);
 /// More do not make it clearer.
@@ -99,36 +99,29 @@ impl Args {
 /// Loads the shop, checks it, and reports on stdout; all else is said on stderr.
 ///
 /// # Errors
-/// The shop cannot be reached, orders are stuck, or an invariant is broken.
+/// The shop cannot be reached, orders are stuck, an invariant is broken, or it was interrupted before it could tell.
 pub(crate) async fn run(args: Args, urls: Urls, json: bool) -> anyhow::Result<()> {
     let shop = Shop::connect(&urls, args.connections())?;
-    let before = menu(&shop).await.with_context(|| format!("no menu from {}", urls.order))?;
-    let (currency, mut baskets) = basket::baskets(&before)?;
+    let menu = menu(&shop).await.with_context(|| format!("no menu from {}", urls.order))?;
+    let (currency, baskets) = basket::baskets(&menu)?;
     let run = Uuid::new_v4().simple().to_string();
-    let mut customers: Vec<_> =
-        (1..=args.customers).map(|n| format!("load-{}-{n}", &run[..8])).collect();
     let plan = Plan {
-        customers: customers.clone(),
+        customers: (1..=args.customers).map(|n| format!("load-{}-{n}", &run[..8])).collect(),
         baskets: baskets.iter().map(|basket| basket.lines.clone()).collect(),
         currency,
         cancel_share: args.cancel_share,
         pace: Pace::begin(args.duration, args.rate),
         answered: AtomicU64::new(0),
     };
-    let (mut sent, mut errors) = place(&args, &shop, &plan).await;
-    let end = settle(&args, &shop, &customers).await;
+    let refused = format!("load-{}-refused", &run[..8]);
+    let load = Load { args, shop, menu, baskets, plan, refused };
 
-    if menu(&shop).await.is_ok_and(|now| now != before) {
-        eprintln!("the menu has changed meanwhile: prices are not compared with it");
-        baskets.iter_mut().for_each(|basket| basket.price = None);
-    }
-    repeat(&shop, &plan, &mut sent, &mut errors).await;
-    customers.push(format!("load-{}-refused", &run[..8]));
-    let probes = probe(&shop, &customers, &mut baskets, currency).await;
-    let known = Snapshot { sent, probes, baskets, ..Snapshot::default() };
-    let (snapshot, violations) = verify(&shop, &customers, currency, known).await?;
-
-    let report = Report::of(&snapshot, violations.len(), errors);
+    let (sent, errors) = load.place().await?;
+    let (report, violations, end) = tokio::select! {
+        biased;
+        checked = load.check(sent, errors) => checked?,
+        () = interrupted() => bail!("interrupted: nobody knows whether the shop is consistent"),
+    };
     let text = if json { serde_json::to_string_pretty(&report)? } else { report.to_string() };
     // whoever closes the pipe has read enough: the verdict is the exit code
     let _read_enough = writeln!(io::stdout(), "{text}");
@@ -136,43 +129,114 @@ pub(crate) async fn run(args: Args, urls: Urls, json: bool) -> anyhow::Result<()
 }
 
 async fn menu(shop: &Shop) -> anyhow::Result<Vec<MenuItem>> {
-    Ok(shop.order(0).list_menu(ListMenuRequest {}).await?.into_inner().menu_items)
+    let mut order = shop.order(0);
+    Ok(connection::answer(order.list_menu(ListMenuRequest {})).await?.menu_items)
 }
 
-/// Runs the workers until the time is over or Ctrl-C ends it early; the check follows in both cases.
-async fn place(args: &Args, shop: &Shop, plan: &Plan) -> (Vec<Sent>, Errors) {
-    let bar = bar(args.duration);
-    let mut look = interval(Duration::from_millis(200));
-    let interrupt = tokio::signal::ctrl_c();
-    let workers = join_all(
-        (0..args.workers())
-            .map(|n| Worker::new(plan, shop, usize::try_from(n).unwrap_or_default()).work()),
-    );
-    tokio::pin!(interrupt, workers);
-    let done = loop {
-        tokio::select! {
-            biased;
-            done = &mut workers => break done,
-            _ = look.tick() => {
-                let elapsed = plan.pace.elapsed();
-                bar.set_position(u64::try_from(elapsed.as_millis()).unwrap_or_default());
-                bar.set_message(format!("{} orders", plan.answered.load(Ordering::Relaxed)));
-            }
-            _ = &mut interrupt, if !plan.pace.stopped() => plan.pace.stop(),
-        }
-    };
-    bar.finish_and_clear();
-    let mut all = (Vec::new(), Errors::new());
-    for (sent, errors) in done {
-        all.0.extend(sent);
-        add(&mut all.1, errors);
+/// Ctrl-C, from now on; where that cannot be heard, never.
+async fn interrupted() {
+    if ctrl_c().await.is_err() {
+        pending::<()>().await;
     }
-    all
 }
 
-fn add(errors: &mut Errors, more: Errors) {
-    for (reason, count) in more {
-        *errors.entry(reason).or_default() += count;
+/// A run.
+struct Load {
+    args: Args,
+    shop: Shop,
+    /// As it was before.
+    menu: Vec<MenuItem>,
+    baskets: Vec<Basket>,
+    plan: Plan,
+    /// The customer who is always refused.
+    refused: String,
+}
+
+impl Load {
+    /// Runs the workers until the time is over or Ctrl-C ends it early; the check follows in both cases. A second Ctrl-C ends
+    /// it all.
+    async fn place(&self) -> anyhow::Result<(Vec<Sent>, Errors)> {
+        let Self { args, shop, plan, .. } = self;
+        let bar = bar(args.duration);
+        let mut look = interval(Duration::from_millis(200));
+        let interrupt = interrupted();
+        let workers = join_all(
+            (0..args.workers())
+                .map(|n| Worker::new(plan, shop, usize::try_from(n).unwrap_or_default()).work()),
+        );
+        tokio::pin!(interrupt, workers);
+        let done = loop {
+            tokio::select! {
+                biased;
+                done = &mut workers => break done,
+                _ = look.tick() => {
+                    let elapsed = plan.pace.elapsed();
+                    bar.set_position(u64::try_from(elapsed.as_millis()).unwrap_or_default());
+                    bar.set_message(format!("{} orders", plan.answered.load(Ordering::Relaxed)));
+                }
+                () = &mut interrupt => {
+                    if plan.pace.stopped() {
+                        bail!("interrupted: orders were still unanswered, and nothing is checked");
+                    }
+                    interrupt.set(interrupted());
+                    plan.pace.stop();
+                    bar.suspend(|| eprintln!("no more orders; Ctrl-C again ends the check, too"));
+                }
+            }
+        };
+        bar.finish_and_clear();
+        let mut all = (Vec::new(), Errors::new());
+        for (sent, errors) in done {
+            all.0.extend(sent);
+            add(&mut all.1, errors);
+        }
+        Ok(all)
+    }
+
+    /// Waits until all is quiet, asks again where that tells more, and holds what was sent against what the shop says.
+    async fn check(
+        &self,
+        mut sent: Vec<Sent>,
+        mut errors: Errors,
+    ) -> anyhow::Result<(Report, Vec<Violation>, End)> {
+        let Self { args, shop, plan, .. } = self;
+        let mut baskets = self.baskets.clone();
+        let mut end = self.settle().await;
+        let patience = Instant::now() + args.patience;
+        if again::resolve(shop, plan, patience, &mut sent, &mut errors).await {
+            end = self.settle().await;
+        }
+        if menu(shop).await.is_ok_and(|now| now != self.menu) {
+            eprintln!("the menu has changed meanwhile: prices are not compared with it");
+            baskets.iter_mut().for_each(|basket| basket.price = None);
+        }
+        let patience = Instant::now() + args.patience;
+        again::repeat(shop, plan, patience, &mut sent, &mut errors).await;
+        let mut customers = plan.customers.clone();
+        customers.push(self.refused.clone());
+        let probes = again::probe(shop, plan, patience, &customers, &mut baskets).await;
+        let known = Snapshot { sent, probes, baskets, ..Snapshot::default() };
+        let read = async || snapshot::read(shop, &customers, plan.currency).await;
+        let (snapshot, violations) = verify(read, known).await?;
+        Ok((Report::of(&snapshot, violations.len(), errors), violations, end))
+    }
+
+    async fn settle(&self) -> End {
+        let Self { args, shop, plan, .. } = self;
+        let spinner = ProgressBar::new_spinner();
+        let left = |left| {
+            spinner.set_message(format!("{left} orders are still on their way"));
+            spinner.tick();
+        };
+        let end = quiet::wait(shop, &plan.customers, args.patience, left).await;
+        spinner.finish_and_clear();
+        if let End::NobodyMakesCoffee(still) = end {
+            let still = still.as_secs();
+            eprintln!(
+                "no ticket has moved for {still} s: nobody makes coffee (`starcoffee up --auto-barista 2s` does)"
+            );
+        }
+        end
     }
 }
 
@@ -182,84 +246,25 @@ fn bar(duration: Duration) -> ProgressBar {
     bar.with_style(style.expect("the template is well-formed"))
 }
 
-async fn settle(args: &Args, shop: &Shop, customers: &[String]) -> End {
-    let spinner = ProgressBar::new_spinner();
-    let left = |left| {
-        spinner.set_message(format!("{left} orders are still on their way"));
-        spinner.tick();
-    };
-    let end = quiet::wait(shop, customers, args.patience, left).await;
-    spinner.finish_and_clear();
-    if end == End::NobodyMakesCoffee {
-        eprintln!(
-            "no ticket has moved for 5 s: nobody makes coffee (`starcoffee up --auto-barista 2s` does)"
-        );
-    }
-    end
-}
-
-/// Sends some requests again: they are answered with the same orders. One that is READY by now cannot be cancelled.
-async fn repeat(shop: &Shop, plan: &Plan, sent: &mut [Sent], errors: &mut Errors) {
-    let mut worker = Worker::new(plan, shop, 0);
-    let apart = sent.len().div_ceil(REPEATS).max(1);
-    for sent in sent.iter_mut().step_by(apart) {
-        let Outcome::Accepted(_) = sent.outcome else { continue };
-        worker.place(sent).await;
-        if let Outcome::Accepted(Accepted { order_id, state: OrderState::Ready, .. }) = sent.outcome
-            && sent.cancel == Cancel::None
-        {
-            sent.cancel = worker.cancel(order_id).await;
-        }
-    }
-    add(errors, worker.finish().1);
-}
-
-/// Sends, for the last of `customers`, what the shop must refuse; it is none of the load, and in none of its figures.
-async fn probe(
-    shop: &Shop,
-    customers: &[String],
-    baskets: &mut Vec<Basket>,
-    currency: Currency,
-) -> Vec<Sent> {
-    let first = baskets.len();
-    baskets.extend(basket::refused());
-    let plan = Plan {
-        customers: customers.to_vec(),
-        baskets: baskets.iter().map(|basket| basket.lines.clone()).collect(),
-        currency,
-        cancel_share: 0.0,
-        pace: Pace::begin(Duration::ZERO, None),
-        answered: AtomicU64::new(0),
-    };
-    let mut worker = Worker::new(&plan, shop, 0);
-    let mut probes = Vec::new();
-    for basket in first..baskets.len() {
-        let mut probe = Sent::new(customers.len() - 1, basket);
-        worker.place(&mut probe).await;
-        probes.push(probe);
-    }
-    probes
-}
-
-/// Reads and checks until all is as it should be, or until what is missing has had its time to arrive.
+/// Reads and checks until all is as it should be, or until what is missing has had its time to arrive: from the first read
+/// on, however long that took, and before the last one began.
 async fn verify(
-    shop: &Shop,
-    customers: &[String],
-    currency: Currency,
+    read: impl AsyncFn() -> anyhow::Result<Snapshot>,
     known: Snapshot,
 ) -> anyhow::Result<(Snapshot, Vec<Violation>)> {
     let Snapshot { mut sent, probes, baskets, .. } = known;
-    let deadline = Instant::now() + ARRIVAL;
+    let mut deadline = None;
     let mut look = interval(Duration::from_secs(1));
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         look.tick().await;
-        let read = snapshot::read(shop, customers, currency).await;
-        let late = Instant::now() >= deadline;
-        let Ok(read) = read else {
-            if late {
-                return Err(read.expect_err("just matched").context("cannot check the shop"));
-            }
-            continue;
+        let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let read = read().await;
+        deadline.get_or_insert_with(|| Instant::now() + ARRIVAL);
+        let read = match read {
+            Ok(read) => read,
+            Err(error) if late => return Err(error.context("cannot check the shop")),
+            Err(_not_now) => continue,
         };
         let (probes, baskets) = (probes.clone(), baskets.clone());
         let mut snapshot = Snapshot { sent, probes, baskets, ..read };
@@ -288,6 +293,7 @@ fn judge(report: &Report, violations: &[Violation], end: End) -> anyhow::Result<
 mod tests {
     use super::*;
     use clap::Parser as _;
+    use std::cell::Cell;
 
     #[derive(clap::Parser)]
     struct Command {
@@ -306,5 +312,30 @@ mod tests {
         for malformed in ["--rate 5 --concurrency 5", "--rate 0", "--cancel-share 1.1"] {
             assert!(parse(&format!("load {malformed}")).is_err(), "{malformed}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_arrives_while_the_first_read_takes_long_is_no_violation() {
+        let whole = check::tests::quiet_shop();
+        let known = Snapshot { baskets: whole.baskets.clone(), ..Snapshot::default() };
+        let known = Snapshot { sent: whole.sent.clone(), ..known };
+        let reads = Cell::new(0);
+        let read = async || {
+            tokio::time::advance(ARRIVAL * 2).await;
+            let mut read = whole.clone();
+            // an event is still in flight when the first read begins
+            if reads.replace(reads.get() + 1) == 0 {
+                read.mine.pop();
+            }
+            Ok(read)
+        };
+        let (_, violations) = verify(read, known.clone()).await.expect("it can be read");
+        assert_eq!((violations, reads.get()), (vec![], 2));
+
+        let never = async || Ok(Snapshot { mine: Vec::new(), ..whole.clone() });
+        let (_, violations) = verify(never, known.clone()).await.expect("it can be read");
+        assert!(!violations.is_empty());
+        let away = async || anyhow::bail!("away");
+        assert!(verify(away, known).await.is_err());
     }
 }

@@ -2,8 +2,9 @@
 
 use super::{
     basket::{Basket, Lines},
-    connection::Shop,
+    connection::{Shop, answer},
     customer::Sent,
+    ledger,
 };
 use anyhow::Context as _;
 use contract::{
@@ -16,6 +17,7 @@ use contract::{
     order::v1::OrderState,
     payment::v1 as payment,
     payment::v1::PaymentState,
+    status::is_final,
     types::v1::LineItem,
 };
 use prost_types::Timestamp;
@@ -24,7 +26,7 @@ use tonic::Status;
 use uuid::Uuid;
 
 /// The most that the lists give at once.
-const PAGE_SIZE: i32 = 1000;
+pub(super) const PAGE_SIZE: i32 = 1000;
 
 /// What was sent, and what four services and the provider say of it.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +49,8 @@ pub(crate) struct Snapshot {
     pub(crate) pages: Vec<MyPage>,
     /// The provider's, from our first order on: others' too, which have no customer to tell them by.
     pub(crate) charges: Vec<Charge>,
+    /// Of those charged meanwhile and listed nowhere, the orders that Order does not know: it has lost them.
+    pub(crate) lost: Vec<Uuid>,
 }
 
 /// An order, as Order says.
@@ -108,6 +112,8 @@ pub(crate) struct MyPage {
     pub(crate) customer: usize,
     pub(crate) orders: i64,
     pub(crate) spent: i64,
+    /// Its open orders are the newest of those listed.
+    pub(crate) open_as_listed: bool,
 }
 
 /// A charge, as the provider says.
@@ -116,6 +122,7 @@ pub(crate) struct Charge {
     pub(crate) order_id: Uuid,
     pub(crate) amount: i64,
     pub(crate) refunded: i64,
+    pub(crate) create_time: i64,
 }
 
 /// Reads all that concerns `customers`.
@@ -130,7 +137,7 @@ pub(crate) async fn read(
     let mut reader = Reader { currency, known: HashSet::new() };
     let mut snapshot = Snapshot::default();
     for (customer, name) in customers.iter().enumerate() {
-        for order in orders(shop, name).await.context("Order does not list")? {
+        for order in orders(shop, name, &[]).await.context("Order does not list")? {
             snapshot.orders.push(reader.order(customer, order)?);
         }
         for payment in payments(shop, name).await.context("Payment does not list")? {
@@ -139,18 +146,30 @@ pub(crate) async fn read(
         for ticket in tickets(shop, name).await.context("Make does not list")? {
             snapshot.tickets.push(reader.ticket(ticket)?);
         }
+        let others = snapshot.mine.len();
         for mine in my_orders(shop, name).await.context("MyPage does not list")? {
             snapshot.mine.push(reader.my_order(mine)?);
         }
-        snapshot.pages.push(reader.page(customer, &my_page(shop, name).await?)?);
+        let page = my_page(shop, name).await?;
+        snapshot.pages.push(reader.page(customer, &page, &snapshot.mine[others..])?);
     }
-    if let Some(first) = snapshot.orders.iter().map(|order| order.order_id).min() {
-        snapshot.charges = charges(shop, &reader, first).await?;
+    if let Some(first) = snapshot.orders.iter().min_by_key(|order| order.order_id) {
+        let since = ledger::Since::a_little_before(first);
+        snapshot.charges = ledger::charges(shop, currency, since).await?;
+        snapshot.lost = ledger::lost(shop, &snapshot, since).await?;
     }
     Ok(snapshot)
 }
 
-async fn orders(shop: &Shop, customer: &str) -> Result<Vec<order::Order>, Status> {
+/// All orders of a customer, or those in `states`.
+///
+/// # Errors
+/// Order does not answer.
+pub(super) async fn orders(
+    shop: &Shop,
+    customer: &str,
+    states: &[OrderState],
+) -> Result<Vec<order::Order>, Status> {
     let mut client = shop.order(0);
     pages(async |page_token| {
         let customer_id = customer.to_owned();
@@ -158,10 +177,10 @@ async fn orders(shop: &Shop, customer: &str) -> Result<Vec<order::Order>, Status
             page_size: PAGE_SIZE,
             page_token,
             customer_id,
-            states: Vec::new(),
+            states: states.iter().copied().map(i32::from).collect(),
             order_id: String::new(),
         };
-        let page = client.list_orders(request).await?.into_inner();
+        let page = answer(client.list_orders(request)).await?;
         Ok((page.orders, page.next_page_token))
     })
     .await
@@ -177,7 +196,7 @@ async fn payments(shop: &Shop, customer: &str) -> Result<Vec<payment::Payment>, 
             customer_id,
             ..payment::ListPaymentsRequest::default()
         };
-        let page = client.list_payments(request).await?.into_inner();
+        let page = answer(client.list_payments(request)).await?;
         Ok((page.payments, page.next_page_token))
     })
     .await
@@ -193,7 +212,7 @@ async fn tickets(shop: &Shop, customer: &str) -> Result<Vec<make::Ticket>, Statu
             customer_id,
             ..make::ListTicketsRequest::default()
         };
-        let page = client.list_tickets(request).await?.into_inner();
+        let page = answer(client.list_tickets(request)).await?;
         Ok((page.tickets, page.next_page_token))
     })
     .await
@@ -210,7 +229,7 @@ async fn my_orders(shop: &Shop, customer: &str) -> Result<Vec<mypage::MyOrder>, 
             states: Vec::new(),
             order_id: String::new(),
         };
-        let page = client.list_my_orders(request).await?.into_inner();
+        let page = answer(client.list_my_orders(request)).await?;
         Ok((page.orders, page.next_page_token))
     })
     .await
@@ -218,36 +237,8 @@ async fn my_orders(shop: &Shop, customer: &str) -> Result<Vec<mypage::MyOrder>, 
 
 async fn my_page(shop: &Shop, customer: &str) -> anyhow::Result<mypage::GetMyPageResponse> {
     let request = mypage::GetMyPageRequest { customer_id: customer.to_owned() };
-    let answer = shop.mypage.clone().get_my_page(request).await;
-    Ok(answer.context("MyPage does not show a page")?.into_inner())
-}
-
-/// Newest orders first: it ends at the first page that reaches below our first order.
-async fn charges(shop: &Shop, reader: &Reader, first: Uuid) -> anyhow::Result<Vec<Charge>> {
-    let mut client = shop.payment.clone();
-    let mut all = Vec::new();
-    let mut page_token = String::new();
-    loop {
-        let request = payment::ListChargesRequest {
-            page_size: PAGE_SIZE,
-            page_token,
-            order_id: String::new(),
-        };
-        let answer = client.list_charges(request).await.context("Payment lists no charges")?;
-        let page = answer.into_inner();
-        for charge in page.charges {
-            let charge = reader.charge(&charge)?;
-            if charge.order_id >= first {
-                all.push(charge);
-            } else {
-                return Ok(all);
-            }
-        }
-        if page.next_page_token.is_empty() {
-            return Ok(all);
-        }
-        page_token = page.next_page_token;
-    }
+    let page = answer(shop.mypage.clone().get_my_page(request)).await;
+    page.context("MyPage does not show a page")
 }
 
 async fn pages<T>(
@@ -335,20 +326,28 @@ impl Reader {
         })
     }
 
-    fn page(&self, customer: usize, page: &mypage::GetMyPageResponse) -> anyhow::Result<MyPage> {
+    /// `mine` are the same customer's.
+    fn page(
+        &self,
+        customer: usize,
+        page: &mypage::GetMyPageResponse,
+        mine: &[MyOrder],
+    ) -> anyhow::Result<MyPage> {
         let spent = self.minor(page.spent.as_ref())?;
-        Ok(MyPage { customer, orders: page.order_count, spent })
-    }
-
-    fn charge(&self, charge: &payment::Charge) -> anyhow::Result<Charge> {
-        Ok(Charge {
-            order_id: charge.order_id.parse()?,
-            amount: self.minor(charge.amount.as_ref())?,
-            refunded: self.minor(charge.refunded.as_ref())?,
-        })
+        let shown = page.open_orders.iter().map(|order| order.order_id.parse());
+        let shown = shown.collect::<Result<Vec<Uuid>, _>>()?;
+        let open = mine.iter().filter(|order| !is_final(order.state)).map(|order| order.order_id);
+        // a page need not show all
+        let open_as_listed = if shown.is_empty() {
+            open.count() == 0
+        } else {
+            open.take(shown.len()).eq(shown.iter().copied())
+        };
+        Ok(MyPage { customer, orders: page.order_count, spent, open_as_listed })
     }
 }
 
-fn micros(time: Option<Timestamp>) -> i64 {
+/// Microseconds since the epoch.
+pub(super) fn micros(time: Option<Timestamp>) -> i64 {
     time.map_or(0, |time| time.seconds * 1_000_000 + i64::from(time.nanos / 1000))
 }

@@ -27,6 +27,12 @@ impl Load {
         self.process.interrupt().await
     }
 
+    /// Waits until it has said `words`.
+    async fn says(&self, words: &str) -> anyhow::Result<()> {
+        let said = async || self.process.log().contains(words).then_some(());
+        until(words, crate::people::SOON, said).await
+    }
+
     /// Waits for its report; with what it said, to be shown when something is wrong.
     pub(crate) async fn end(mut self) -> anyhow::Result<(ExitStatus, Value, String)> {
         let status = self.process.wait(Duration::from_secs(120)).await?;
@@ -66,6 +72,25 @@ async fn a_shop_without_a_barista_is_told_so() -> anyhow::Result<()> {
     assert!(status.success(), "{report}\n{log}");
     assert!(log.contains("nobody makes coffee"), "{log}");
     assert_eq!((report["completed"].as_u64(), report["stuck"].as_u64()), (Some(0), Some(0)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_interrupt_ends_the_check_too() -> anyhow::Result<()> {
+    // nobody makes coffee: the check waits for 5 s, and can be interrupted
+    let shop = open(&[]).await?;
+    let mut load = Load::begin(&shop, &["--concurrency", "2", "--duration", "60s"])?;
+    until("orders", crate::people::SOON, async || {
+        tables::events(&shop).await.ok().filter(|(stored, _due)| *stored > 10)
+    })
+    .await?;
+    load.enough().await?;
+    load.says("no more orders").await?;
+    load.enough().await?;
+    let status = load.process.wait(Duration::from_secs(4)).await?;
+    assert_eq!(status.code(), Some(1), "{}", load.process.log());
+    assert!(load.process.log().contains("error: interrupted"), "{}", load.process.log());
+    assert_eq!(fs::read_to_string(&load.report)?, "", "nothing is reported");
     Ok(())
 }
 

@@ -2,10 +2,14 @@
 
 use super::{Case, Parts, Violation, name};
 use crate::load::{
-    customer::{Accepted, Cancel, Outcome, Sent},
+    basket::Lines,
+    customer::{Accepted, Cancel, Contradiction, Outcome, Sent},
     snapshot::{Order, Snapshot},
 };
-use contract::{order::v1::OrderState, status::is_final};
+use contract::{
+    order::v1::OrderState,
+    status::{BAR_REJECTED, OPERATOR_CANCELLED, is_final},
+};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
 
@@ -28,12 +32,7 @@ pub(super) fn kept(
                 ),
             );
         }
-        if let Some(other) = sent.other {
-            case.not(
-                5,
-                format_args!("request {} was also answered with order {other}", sent.request_id),
-            );
-        }
+        contradicted(sent, &mut case);
         let Some(order) = all.get(&order_id).and_then(|parts| parts.order) else {
             case.not(4, "the client saw it accepted, and it is lost");
             continue;
@@ -55,17 +54,42 @@ pub(super) fn kept(
             Cancel::Refused if order.cancel_requested => {
                 case.not(8, "its cancel was refused, and is recorded");
             }
-            Cancel::Answered(OrderState::Cancelled) if order.state != OrderState::Cancelled => {
+            Cancel::Answered(OrderState::Cancelled) | Cancel::Others(OrderState::Cancelled)
+                if order.state != OrderState::Cancelled =>
+            {
                 case.not(
                     2,
                     format_args!("its cancel was granted, and it is {}", name(order.state)),
                 );
             }
-            Cancel::Answered(_) if !order.cancel_requested => {
+            // whom others were faster than has nothing recorded
+            Cancel::Answered(_)
+                if !order.cancel_requested
+                    && !matches!(&*order.reason, BAR_REJECTED | OPERATOR_CANCELLED) =>
+            {
                 case.not(4, "its cancel was accepted, and is not recorded");
             }
-            Cancel::Answered(_) | Cancel::Refused | Cancel::None | Cancel::Unknown => {}
+            Cancel::Answered(_)
+            | Cancel::Others(_)
+            | Cancel::Refused
+            | Cancel::None
+            | Cancel::Unknown => {}
         }
+    }
+}
+
+/// What a repeat of an accepted request was answered, and must not be.
+fn contradicted(sent: &Sent, case: &mut Case<'_>) {
+    for contradiction in &sent.contradictions {
+        let (invariant, answer) = match contradiction {
+            Contradiction::Order(other) => (5, format!("with order {other}")),
+            Contradiction::Total(total) => (4, format!("with a total of {total}")),
+            Contradiction::State(state) => (4, format!("{}, after it had ended", name(*state))),
+            Contradiction::Refused(reason) if reason == "REQUEST_ID_REUSED" => (5, reason.clone()),
+            Contradiction::Refused(reason) => (4, reason.clone()),
+        };
+        let request = sent.request_id;
+        case.not(invariant, format_args!("request {request} was also answered {answer}"));
     }
 }
 
@@ -82,24 +106,39 @@ fn told(accepted: &Accepted, order: &Order, case: &mut Case<'_>) {
     }
 }
 
-/// Orders of our customers that no answer named: at most one for each request whose outcome nobody knows.
-pub(super) fn unasked(snapshot: &Snapshot, found: &mut Vec<Violation>) {
-    let named: HashSet<_> = snapshot.sent.iter().filter_map(Sent::order_id).collect();
-    let others: HashSet<_> = snapshot.sent.iter().filter_map(|sent| sent.other).collect();
-    let mut unknown: HashMap<usize, usize> = HashMap::new();
-    let mut refused = HashSet::new();
-    for sent in snapshot.sent.iter().chain(&snapshot.probes) {
-        match sent.outcome {
-            Outcome::Unknown => *unknown.entry(sent.customer).or_default() += 1,
-            Outcome::Refused => _ = refused.insert(sent.customer),
-            Outcome::Accepted(_) | Outcome::Named(_) => {}
+/// What the shop had to refuse (8).
+pub(super) fn refused(snapshot: &Snapshot, found: &mut Vec<Violation>) {
+    for probe in &snapshot.probes {
+        if probe.outcome != Outcome::Refused {
+            let request = probe.request_id;
+            let what = format!("request {request} had to be refused, and was not");
+            found.push(Violation { invariant: 8, what });
         }
     }
-    for order in &snapshot.orders {
-        if named.contains(&order.order_id) || others.contains(&order.order_id) {
-            continue;
-        }
-        match unknown.get_mut(&order.customer) {
+}
+
+/// Orders of our customers that no answer named: at most one for each request whose outcome nobody knows, and with its lines.
+pub(super) fn unasked(snapshot: &Snapshot, found: &mut Vec<Violation>) {
+    let mut named: HashSet<_> = snapshot.sent.iter().filter_map(Sent::order_id).collect();
+    let contradictions = snapshot.sent.iter().flat_map(|sent| &sent.contradictions);
+    named.extend(contradictions.filter_map(|contradiction| match contradiction {
+        Contradiction::Order(other) => Some(*other),
+        Contradiction::Total(_) | Contradiction::State(_) | Contradiction::Refused(_) => None,
+    }));
+    let mut unknown: HashMap<(usize, &Lines), usize> = HashMap::new();
+    for sent in snapshot.sent.iter().filter(|sent| sent.outcome == Outcome::Unknown) {
+        let lines = &snapshot.baskets[sent.basket].lines;
+        *unknown.entry((sent.customer, lines)).or_default() += 1;
+    }
+    let refused: HashSet<_> = snapshot
+        .sent
+        .iter()
+        .chain(&snapshot.probes)
+        .filter(|sent| sent.outcome == Outcome::Refused)
+        .map(|sent| sent.customer)
+        .collect();
+    for order in snapshot.orders.iter().filter(|order| !named.contains(&order.order_id)) {
+        match unknown.get_mut(&(order.customer, &order.lines)) {
             Some(left) if *left > 0 => *left -= 1,
             _ => {
                 let mut case = Case { order_id: order.order_id, found };

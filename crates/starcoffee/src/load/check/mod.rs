@@ -47,6 +47,7 @@ pub(crate) fn check(snapshot: &Snapshot) -> Vec<Violation> {
     let all = assemble(snapshot, &mut found);
     answers::kept(snapshot, &all, &mut found);
     answers::unasked(snapshot, &mut found);
+    answers::refused(snapshot, &mut found);
     for (&order_id, parts) in &all {
         let mut case = Case { order_id, found: &mut found };
         let Some(order) = parts.order else {
@@ -62,6 +63,10 @@ pub(crate) fn check(snapshot: &Snapshot) -> Vec<Violation> {
             services::money(order, parts, &mut case);
             services::my_page(order, parts, &mut case);
         }
+    }
+    for &order_id in &snapshot.lost {
+        let mut case = Case { order_id, found: &mut found };
+        case.not(7, "the provider has a charge for it, and Order does not know it");
     }
     services::pages(snapshot, &mut found);
     found
@@ -141,7 +146,7 @@ fn assemble<'a>(snapshot: &'a Snapshot, found: &mut Vec<Violation>) -> BTreeMap<
         }
     }
     for row in &snapshot.charges {
-        // others' orders are charged too
+        // others' orders are charged too; those that Order does not know are in `lost`
         let Some(parts) = all.get_mut(&row.order_id) else { continue };
         if parts.charge.replace(row).is_some() {
             twice(row.order_id, 3, "charged twice");

@@ -78,21 +78,24 @@ pub(super) fn lines(order: &Order, parts: &Parts<'_>, case: &mut Case<'_>) {
     }
 }
 
-/// Each event arrived: Order is what Payment and Make make of it (6).
+/// Each event arrived: Order is what Payment and Make make of it, and for the same reason (6).
 pub(super) fn agreement(order: &Order, parts: &Parts<'_>, case: &mut Case<'_>) {
     let known = |ticket| {
         let (cancel_requested, payment) = (order.cancel_requested, parts.payment_state());
-        Known { cancel_requested, payment, ticket }.state()
+        let known = Known { cancel_requested, payment, ticket };
+        (known.state(), known.reason())
     };
     let ticket = parts.ticket_state();
+    let is = (order.state, &*order.reason);
     // tombstones are not listed: an unlisted ticket may be one
-    let hidden = parts.ticket.is_none() && known(TicketState::Cancelled) == order.state;
-    if known(ticket) != order.state && !hidden {
+    let hidden = parts.ticket.is_none() && known(TicketState::Cancelled) == is;
+    if known(ticket) != is && !hidden {
         case.not(
             6,
             format_args!(
-                "is {}, with the payment {} and the ticket {}: an event is missing",
+                "is {} {}, with the payment {} and the ticket {}: an event is missing",
                 name(order.state),
+                order.reason,
                 parts.payment_state().as_str_name(),
                 ticket.as_str_name()
             ),
@@ -175,6 +178,11 @@ pub(super) fn pages(snapshot: &Snapshot, found: &mut Vec<Violation>) {
     }
     for page in &snapshot.pages {
         let (orders, spent) = sums.get(&page.customer).copied().unwrap_or_default();
+        if !page.open_as_listed {
+            let what =
+                format!("customer {}: the open orders shown are not the newest", page.customer);
+            found.push(Violation { invariant: 7, what });
+        }
         if (page.orders, page.spent) != (orders, spent) {
             let what = format!(
                 "customer {}: the page shows {} orders and {} spent, its orders make {orders} and {spent}",

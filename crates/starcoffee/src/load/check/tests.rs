@@ -3,7 +3,7 @@
 use super::*;
 use crate::load::{
     basket::Basket,
-    customer::{Accepted, Cancel, Outcome, Sent},
+    customer::{Accepted, Cancel, Contradiction, Outcome, Sent},
     snapshot::MyPage,
 };
 use contract::{status::Known, types::v1::LineItem};
@@ -38,10 +38,16 @@ pub(crate) fn quiet_shop() -> Snapshot {
     shop.sent.push(Sent::new(0, 0));
     shop.sent.push(Sent { outcome: Outcome::Refused, ..Sent::new(1, 0) });
     let spent = shop.mine.iter().map(|mine| mine.charged).sum();
-    shop.pages =
-        vec![MyPage { customer: 0, orders: 8, spent }, MyPage { customer: 1, orders: 0, spent: 0 }];
-    shop.charges.push(Charge { order_id: Uuid::from_u128(999), amount: 1, refunded: 0 });
+    let pages = [(8, spent), (0, 0)].into_iter().enumerate().map(|(customer, (orders, spent))| {
+        MyPage { customer, orders, spent, open_as_listed: true }
+    });
+    shop.pages = pages.collect();
+    shop.charges.push(in_ledger(Uuid::from_u128(999), 1, 0));
     shop
+}
+
+fn in_ledger(order_id: Uuid, amount: i64, refunded: i64) -> Charge {
+    Charge { order_id, amount, refunded, create_time: 1_500_000 }
 }
 
 fn add(shop: &mut Snapshot, cancel: Cancel, payment: PaymentState, ticket: TicketState) {
@@ -75,7 +81,7 @@ fn add(shop: &mut Snapshot, cancel: Cancel, payment: PaymentState, ticket: Ticke
         Payment { order_id, lines: lines.clone(), amount, refunded, state: payment, revision: 2 };
     shop.payments.push(payment);
     if charged {
-        shop.charges.push(Charge { order_id, amount: PRICE, refunded });
+        shop.charges.push(in_ledger(order_id, PRICE, refunded));
         let begun = ticket != TicketState::Queued && ticket != TicketState::Cancelled;
         let lines = lines.clone();
         shop.tickets.push(Ticket { order_id, lines, number, state: ticket, begun, revision: 1 });
@@ -140,7 +146,16 @@ fn what_is_still_on_its_way_is_stuck_and_no_violation() {
 fn what_a_charge_took_that_nobody_heard_of_may_be_given_back() {
     let mut shop = quiet_shop();
     let order_id = shop.orders[VOIDED].order_id;
-    shop.charges.push(Charge { order_id, amount: PRICE, refunded: PRICE });
+    shop.charges.push(in_ledger(order_id, PRICE, PRICE));
+    assert_eq!(check(&shop), []);
+}
+
+#[test]
+fn a_cancel_that_others_asked_for_needs_no_wish_of_ours() {
+    let mut shop = quiet_shop();
+    // the bar had rejected it; and an operator's cancel came to nothing
+    shop.sent[BAR_REJECTED].cancel = Cancel::Answered(OrderState::Cancelling);
+    shop.sent[READY].cancel = Cancel::Others(OrderState::Cancelling);
     assert_eq!(check(&shop), []);
 }
 
@@ -175,6 +190,9 @@ fn what_is_made_without_money_is_reported() {
         }),
         (2, "CANCELLED was answered, and it is READY", |shop| {
             shop.sent[READY].cancel = Cancel::Answered(OrderState::Cancelled);
+        }),
+        (2, "CANCELLED by others was answered, and it is READY", |shop| {
+            shop.sent[READY].cancel = Cancel::Others(OrderState::Cancelled);
         }),
     ]);
 }
@@ -213,6 +231,16 @@ fn what_was_accepted_and_is_lost_or_changed_is_reported() {
         (4, "REJECTED was answered, and it is READY", |shop| {
             accepted(shop, READY).state = OrderState::Rejected;
         }),
+        (4, "a repeat was answered with another total", |shop| {
+            shop.sent[READY].contradictions.push(Contradiction::Total(PRICE + 1));
+        }),
+        (4, "a repeat was answered READY after REJECTED", |shop| {
+            shop.sent[DECLINED].contradictions.push(Contradiction::State(OrderState::Ready));
+        }),
+        (4, "the repeat of an accepted request was refused", |shop| {
+            let refused = Contradiction::Refused("MENU_ITEM_UNKNOWN".to_owned());
+            shop.sent[READY].contradictions.push(refused);
+        }),
         (4, "an accepted cancel is lost", |shop| shop.orders[REFUNDED].cancel_requested = false),
     ]);
 }
@@ -221,13 +249,24 @@ fn what_was_accepted_and_is_lost_or_changed_is_reported() {
 fn one_request_that_is_two_orders_is_reported() {
     seeded(&[
         (5, "one request was answered with two orders", |shop| {
-            shop.sent[READY].other = Some(shop.orders[PAID].order_id);
+            let other = shop.orders[PAID].order_id;
+            shop.sent[READY].contradictions.push(Contradiction::Order(other));
+        }),
+        (5, "the request id of an accepted request is taken by another", |shop| {
+            let refused = Contradiction::Refused("REQUEST_ID_REUSED".to_owned());
+            shop.sent[READY].contradictions.push(refused);
         }),
         (5, "two requests were answered with one order", |shop| {
             shop.sent.push(shop.sent[READY].clone());
         }),
         (5, "more orders than requests", |shop| {
             shop.sent.retain(|sent| sent.outcome != Outcome::Unknown);
+        }),
+        (5, "an order of other lines than those of the unknown request", |shop| {
+            shop.baskets.push(Basket { lines: decaf(), price: None });
+            for sent in shop.sent.iter_mut().filter(|sent| sent.outcome == Outcome::Unknown) {
+                sent.basket = 1;
+            }
         }),
     ]);
 }
@@ -242,6 +281,9 @@ fn an_event_that_did_not_arrive_is_reported() {
             shop.orders[BAR_REJECTED].state = OrderState::Paid;
         }),
         (6, "Order says PAID without a payment", |shop| _ = shop.payments.remove(PAID)),
+        (6, "Order says CANCELLED for another reason", |shop| {
+            shop.orders[BAR_REJECTED].reason = shop.orders[REFUNDED].reason.clone();
+        }),
         (7, "MyPage has not heard of the order", |shop| _ = shop.mine.remove(READY)),
         (7, "MyPage has missed an event", |shop| shop.mine[READY].revision = 3),
         (7, "MyPage shows another state", |shop| shop.mine[PAID].state = OrderState::Making),
@@ -260,17 +302,19 @@ fn money_that_is_not_where_it_belongs_is_reported() {
         (7, "CANCELLED with the money kept", |shop| charge(shop, REFUNDED).refunded = 0),
         (7, "REJECTED with the money kept", |shop| {
             let order_id = shop.orders[DECLINED].order_id;
-            shop.charges.push(Charge { order_id, amount: PRICE, refunded: 0 });
+            shop.charges.push(in_ledger(order_id, PRICE, 0));
         }),
         (7, "VOIDED with the money kept", |shop| {
             let order_id = shop.orders[VOIDED].order_id;
-            shop.charges.push(Charge { order_id, amount: PRICE, refunded: 0 });
+            shop.charges.push(in_ledger(order_id, PRICE, 0));
         }),
+        (7, "charged, and Order has lost the order", |shop| shop.lost.push(Uuid::from_u128(999))),
         (7, "READY without money", |shop| charge(shop, NOT_CANCELLABLE).amount = 0),
         (7, "Payment knows of no refund", |shop| shop.payments[REFUNDED].refunded = 0),
         (7, "its page shows another charge", |shop| shop.mine[READY].charged = 0),
         (7, "the page's sum is another", |shop| shop.pages[0].spent += 1),
         (7, "the page counts another number of orders", |shop| shop.pages[0].orders += 1),
+        (7, "the page shows other open orders", |shop| shop.pages[0].open_as_listed = false),
         (7, "a history without an end", |shop| _ = shop.mine[READY].history.pop()),
         (7, "a history that goes on after its end", |shop| {
             shop.mine[READY].history.insert(1, OrderState::Cancelled);
@@ -288,6 +332,17 @@ fn a_refusal_that_left_something_is_reported() {
         (8, "a probe left an order", |shop| {
             shop.orders[7].customer = 2;
             shop.probes.push(Sent { outcome: Outcome::Refused, ..Sent::new(2, 0) });
+        }),
+        (8, "a probe was accepted", |shop| {
+            let outcome = shop.sent[READY].outcome.clone();
+            shop.probes.push(Sent { outcome, ..Sent::new(2, 0) });
+        }),
+        (8, "a probe was not answered, which excuses no order", |shop| {
+            shop.probes.push(Sent::new(2, 0));
+        }),
+        (5, "an order that only a probe could excuse", |shop| {
+            shop.orders[7].customer = 2;
+            shop.probes.push(Sent::new(2, 0));
         }),
         (8, "a refused cancel is recorded", |shop| {
             shop.orders[NOT_CANCELLABLE].cancel_requested = true;
