@@ -78,7 +78,8 @@ impl LogConfig {
     }
 }
 
-/// The standard hook's lines are none of ours, and nobody else knows where a panic began.
+/// The standard hook's lines are none of ours, and nobody else knows where a panic began. Whoever catches one need not log it
+/// again.
 fn panicked(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let what = panic.payload_as_str().unwrap_or("without words");
@@ -249,6 +250,24 @@ mod tests {
         let told = "cup 7 \\r\\nfails error=\"cannot brew: the fridge is empty: no\\nmilk\" \
                     cup.number=7 name=\\u{1b}[2Jkim\n";
         assert!(line.contains(" WARN ") && line.ends_with(told), "{line}");
+    }
+
+    #[test]
+    fn a_panic_is_a_line_that_says_where() {
+        let line = logged(LogFormat::Json, || {
+            let before = panic::take_hook();
+            panic::set_hook(Box::new(panicked));
+            let caught = panic::catch_unwind(|| panic!("the cup {} broke", 7));
+            panic::set_hook(before);
+            assert!(caught.is_err());
+        });
+        assert_eq!(line.lines().count(), 1, "{line}");
+        let object: Value = serde_json::from_str(&line).expect("it is JSON");
+        assert_eq!(
+            (&object["level"], &object["message"]),
+            (&json!("ERROR"), &json!("panicked: the cup 7 broke"))
+        );
+        assert!(object["place"].as_str().is_some_and(|place| place.contains("log.rs:")), "{line}");
     }
 
     #[test]

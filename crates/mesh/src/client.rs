@@ -30,7 +30,9 @@ const PONG: Duration = Duration::from_secs(5);
 
 /// A connection to a service, made when it is needed and made again when it broke. A clone is the same connection.
 ///
-/// It ends a call when the time is over that the request gives (`grpc-timeout`), with `DEADLINE_EXCEEDED`.
+/// It ends a call when the time is over that the request gives (`grpc-timeout`), with `DEADLINE_EXCEEDED`. That bounds the
+/// time until the answer's headers come, for a channel cannot tell a unary answer from a stream, which lives as long as it
+/// likes. Our servers answer all at once; whoever must not wait for the rest of an answer bounds the whole call as well.
 #[derive(Clone, Debug)]
 pub struct Channel(transport::Channel);
 

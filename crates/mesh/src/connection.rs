@@ -3,21 +3,36 @@
 //! tonic's own server is not used: it answers a `grpc-timeout` by itself, with CANCELLED, and its shutdown waits for ever for
 //! a connection that says nothing, or that watches health.
 
+#[cfg(test)]
+mod tests;
+
 use crate::{
     line::{self, End},
     listener::Port,
+    reader::{LAST_CALL, Pieces, attend},
 };
 use anyhow::Context as _;
 use chassis::Host;
+use http::Response;
 use hyper::server::conn::http2::Builder;
 use hyper_util::{rt::TokioTimer, service::TowerToHyperService};
-use std::{error::Error, future::pending, io, pin::pin, time::Duration};
+use std::{
+    error::Error,
+    io,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
     time::timeout,
 };
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
+use tower::ServiceBuilder;
 
 /// Calls at once on a connection; more wait at the client. What one client can make us hold is this times a message.
 const STREAMS: u32 = 128;
@@ -27,21 +42,30 @@ const HEADERS: u32 = 16 * 1024;
 /// phone does or a cut cable, holds its watches half a minute at most.
 const PING: Duration = Duration::from_secs(20);
 const PONG: Duration = Duration::from_secs(10);
-/// How long a connection may stand still when no call is left. Answers and GOAWAY are sent by then, or not taken.
+/// How long a connection may stand still when no call is left: GOAWAY is sent by then, or not taken. One that carried calls
+/// has [`LAST_CALL`], for the end of an answer may still wait in it for a slow reader; whoever understands GOAWAY ends both
+/// at once.
 const GOODBYE: Duration = Duration::from_millis(500);
-/// How long to wait before the next try when the process may open no more files: they are closed meanwhile.
+/// What HTTP/2 may hold of an answer while the socket is full. What is more waits where it is seen to.
+const UNSENT: usize = 64 * 1024;
+/// How long to wait before the next try when nothing can be accepted: what is missing, such as files, is freed meanwhile.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
-/// Runs everything of a connection as the host's tasks.
+/// Runs everything of a connection as the host's tasks: each is a call.
 #[derive(Clone)]
-struct Tasks(Host);
+struct Tasks {
+    host: Host,
+    /// Whether there were any.
+    carried: Arc<AtomicBool>,
+}
 
 impl<F> hyper::rt::Executor<F> for Tasks
 where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, task: F) {
-        self.0.track(task);
+        self.carried.store(true, Relaxed);
+        self.host.track(attend(task, self.host.draining()));
     }
 }
 
@@ -53,70 +77,86 @@ pub(crate) async fn accept(
     under_way: TaskTracker,
 ) -> anyhow::Result<()> {
     let Port { flag, address, socket } = port;
-    let mut http = Builder::new(Tasks(host.clone()));
-    http.timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(HEADERS)
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(PONG);
     let draining = host.draining();
     let mut warned = false;
     loop {
         let accepted = tokio::select! {
-            accepted = next(&socket) => accepted,
+            accepted = socket.accept() => accepted,
             () = draining.cancelled() => break Ok(()), // and the socket is closed
         };
         match accepted {
-            Ok(Some(stream)) => {
+            Ok((stream, _peer)) => {
                 warned = false;
-                let (http, routes) = (http.clone(), routes.clone());
-                host.track(serve(host.clone(), http, stream, routes, under_way.clone()));
+                // messages are small: waiting for more to send with them costs up to 40 ms. A peer who is gone already shows
+                // soon enough.
+                let _gone = stream.set_nodelay(true);
+                host.track(serve(host.clone(), stream, routes.clone(), under_way.clone()));
             }
-            Ok(None) => {
-                if !warned {
-                    tracing::warn!("{address} ({flag}): too many files are open to accept more");
+            Err(error) => match Failure::of(&error) {
+                Failure::Peer => {}
+                Failure::Passing => {
+                    if !warned {
+                        let error: &(dyn Error + 'static) = &error;
+                        tracing::warn!(error, "{address} ({flag}): cannot accept for now");
+                    }
+                    warned = true;
+                    let _ended = timeout(EXHAUSTED, draining.cancelled()).await;
                 }
-                warned = true;
-                let _ended = timeout(EXHAUSTED, draining.cancelled()).await;
-            }
-            Err(error) => break Err(error).with_context(|| format!("cannot accept on {address}")),
+                Failure::Socket => {
+                    break Err(error).with_context(|| format!("cannot accept on {address}"));
+                }
+            },
         }
     }
 }
 
-/// The next connection; none when no more can be opened for now.
-async fn next(socket: &TcpListener) -> io::Result<Option<TcpStream>> {
-    loop {
-        match socket.accept().await {
-            Ok((stream, _peer)) => return Ok(Some(stream)),
-            // ENFILE, EMFILE: the system has no more, or this process
-            Err(error) if matches!(error.raw_os_error(), Some(23 | 24)) => return Ok(None),
-            // it is the peer who is gone
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::ConnectionAborted
-                        | io::ErrorKind::ConnectionReset
-                        | io::ErrorKind::Interrupted
-                        | io::ErrorKind::TimedOut
-                ) => {}
-            Err(error) => return Err(error),
+/// Whose failure it is that nothing was accepted.
+#[derive(Debug, PartialEq, Eq)]
+enum Failure {
+    /// The peer is gone already.
+    Peer,
+    /// Something is missing for now: files, memory, a network, or a permission of a firewall.
+    Passing,
+    /// The socket will never be one to accept on.
+    Socket,
+}
+
+impl Failure {
+    fn of(error: &io::Error) -> Self {
+        match (error.kind(), error.raw_os_error()) {
+            // EBADF, EINVAL, ENOTSOCK
+            (_, Some(9 | 22 | 88)) => Self::Socket,
+            (
+                io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::Interrupted
+                | io::ErrorKind::TimedOut,
+                _,
+            ) => Self::Peer,
+            _ => Self::Passing,
         }
     }
 }
 
-async fn serve(
-    host: Host,
-    http: Builder<Tasks>,
-    stream: TcpStream,
-    routes: Routes,
-    under_way: TaskTracker,
-) {
-    // messages are small: waiting for more to send with them costs up to 40 ms. A peer who is gone already shows soon enough.
-    let _gone = stream.set_nodelay(true);
+async fn serve<S>(host: Host, stream: S, routes: Routes, under_way: TaskTracker)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let carried = Arc::new(AtomicBool::new(false));
+    let tasks = Tasks { host: host.clone(), carried: carried.clone() };
+    let service = ServiceBuilder::new()
+        .map_response(|answer: Response<_>| answer.map(Pieces::new))
+        .service(routes);
     let (line, end) = line::new(stream);
     let ended = {
-        let connection = http.serve_connection(line, TowerToHyperService::new(routes));
+        let connection = Builder::new(tasks)
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(HEADERS)
+            .max_send_buf_size(UNSENT)
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PONG)
+            .serve_connection(line, TowerToHyperService::new(service));
         let (mut connection, draining) = (pin!(connection), host.draining());
         tokio::select! {
             ended = connection.as_mut() => ended,
@@ -124,8 +164,8 @@ async fn serve(
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection.as_mut() => ended,
-                    // whoever is cut off here never spoke, does not read, or only watches health
-                    () = stands_still(&under_way, &end) => return,
+                    // whoever is cut off here never spoke, or does not read
+                    () = stands_still(&under_way, &end, &carried) => return,
                 }
             }
         }
@@ -141,12 +181,12 @@ async fn serve(
 }
 
 /// Waits until no call is left, and nothing is written any more.
-async fn stands_still(under_way: &TaskTracker, end: &End) {
+async fn stands_still<S>(under_way: &TaskTracker, end: &End<S>, carried: &AtomicBool)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     under_way.close();
     under_way.wait().await;
-    let mut before = None;
     // the last answers are handed over, but not all may be on their way
-    while before.replace(end.written()) != Some(end.written()) {
-        let _passed = timeout(GOODBYE, pending::<()>()).await;
-    }
+    end.stands_still(if carried.load(Relaxed) { LAST_CALL } else { GOODBYE }).await;
 }

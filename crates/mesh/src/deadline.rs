@@ -64,6 +64,15 @@ impl Deadlines {
         self
     }
 
+    /// As [`Self::new`], for methods that are in no descriptors.
+    pub(crate) fn paths(
+        default: Duration,
+        paths: impl IntoIterator<Item = &'static str>,
+    ) -> HashMap<String, Limits> {
+        let limits = Limits { default, most: default };
+        paths.into_iter().map(|path| (path.to_owned(), limits)).collect()
+    }
+
     /// The limits of each method, by its path.
     ///
     /// # Errors

@@ -23,13 +23,15 @@ struct Inner {
     service: &'static str,
     ready: watch::Sender<bool>,
     stopping: CancellationToken,
+    draining: CancellationToken,
 }
 
 impl Health {
     /// Not ready, until it is told so; and not any more, once the host stops.
     pub(crate) fn new(host: &Host, service: &'static str) -> Self {
-        let (ready, stopping) = (watch::Sender::new(false), host.stopping());
-        let health = Self(Arc::new(Inner { service, ready, stopping }));
+        let ready = watch::Sender::new(false);
+        let (stopping, draining) = (host.stopping(), host.draining());
+        let health = Self(Arc::new(Inner { service, ready, stopping, draining }));
         let (stopped, stopping) = (health.clone(), host.stopping());
         host.track(async move {
             stopping.cancelled().await;
@@ -76,15 +78,19 @@ impl health_server::Health for Health {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let service = request.into_inner().service;
+        // it ends with the drain, so that the connection does; what is told last is told even if nobody had the time before
+        let drained = self.0.draining.clone().cancelled_owned();
         let changes = if self.knows(&service) {
-            WatchStream::new(self.0.ready.subscribe()).map(readiness).map(Ok).boxed()
+            let changes = WatchStream::new(self.0.ready.subscribe()).map(readiness).map(Ok);
+            let last = stream::iter([Ok(readiness(false))]);
+            changes.take_until(drained).chain(last).boxed()
         } else {
             let status = match &*service {
                 LIVENESS => ServingStatus::Serving,
                 // the protocol's word for it; the stream stays, for the service may come
                 _ => ServingStatus::ServiceUnknown,
             };
-            stream::iter([Ok(told(status))]).chain(stream::pending()).boxed()
+            stream::iter([Ok(told(status))]).chain(stream::pending().take_until(drained)).boxed()
         };
         Ok(Response::new(changes))
     }

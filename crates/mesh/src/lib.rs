@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! Listener ─► connection ─► calls ─► panics ─► deadline ─► validation ─► the service
-//!                   └─────► health, reflection
+//!                   ├─────► deadline ─► health
+//!                   └─────► conversation ─► reflection
 //! ```
 
 mod around;
@@ -18,6 +19,8 @@ mod line;
 mod listener;
 mod panics;
 mod problem;
+mod reader;
+mod reflection;
 mod server;
 pub mod stream;
 pub mod trace;

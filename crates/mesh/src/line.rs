@@ -1,83 +1,95 @@
 //! The socket under a connection. It knows whether anything moves, and it outlives HTTP/2: a socket that is closed while the
 //! peer still talks is reset, and what it had not delivered by then is lost.
 
+use crate::stream::STILL;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    sync::oneshot,
-    time::timeout,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    sync::{Notify, oneshot},
+    time::{Instant, Sleep, sleep_until, timeout},
 };
 
-/// How long a peer may take to read what was written last, and to close. It knows that nothing more will come.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long a peer may be silent while it reads what was written last, before it closes; and how long all of that may take.
+/// It knows that nothing more will come.
+const LINGER: Duration = Duration::from_secs(3);
+const LINGER_MOST: Duration = Duration::from_secs(6);
 
 /// What HTTP/2 reads and writes.
-pub(crate) struct Line {
+pub(crate) struct Line<S> {
     /// Always there, until it is dropped.
-    stream: Option<TokioIo<TcpStream>>,
-    written: Arc<AtomicU64>,
-    back: Option<oneshot::Sender<TcpStream>>,
+    stream: Option<TokioIo<S>>,
+    written: Arc<Notify>,
+    /// While the peer takes nothing: until when it may.
+    blocked: Option<Pin<Box<Sleep>>>,
+    back: Option<oneshot::Sender<S>>,
 }
 
 /// What is left of it when HTTP/2 is done.
-pub(crate) struct End {
-    written: Arc<AtomicU64>,
-    stream: oneshot::Receiver<TcpStream>,
+pub(crate) struct End<S> {
+    written: Arc<Notify>,
+    stream: oneshot::Receiver<S>,
 }
 
 /// A socket and its end.
-pub(crate) fn new(stream: TcpStream) -> (Line, End) {
+pub(crate) fn new<S>(stream: S) -> (Line<S>, End<S>) {
     let (back, returned) = oneshot::channel();
-    let written = Arc::new(AtomicU64::new(0));
+    let written = Arc::new(Notify::new());
     let end = End { written: written.clone(), stream: returned };
-    (Line { stream: Some(TokioIo::new(stream)), written, back: Some(back) }, end)
+    let stream = Some(TokioIo::new(stream));
+    (Line { stream, written, blocked: None, back: Some(back) }, end)
 }
 
-impl End {
-    /// Grows with each write.
-    pub(crate) fn written(&self) -> u64 {
-        self.written.load(Relaxed)
+impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
+    /// Waits until nothing was written for so long.
+    pub(crate) async fn stands_still(&self, time: Duration) {
+        while timeout(time, self.written.notified()).await.is_ok() {}
     }
 
     /// Closes as soon as the peer does, once the [`Line`] is dropped.
     pub(crate) async fn close(self) {
         let Ok(mut stream) = self.stream.await else { return };
-        let _closes = timeout(LINGER, async {
+        let _closes = timeout(LINGER_MOST, async {
             stream.shutdown().await?;
             let mut unread = [0; 1024];
-            while stream.read(&mut unread).await? > 0 {}
+            while timeout(LINGER, stream.read(&mut unread)).await?? > 0 {}
             io::Result::Ok(())
         })
         .await;
     }
 }
 
-impl Line {
-    fn stream(&mut self) -> Pin<&mut TokioIo<TcpStream>> {
+impl<S: Unpin> Line<S> {
+    fn stream(&mut self) -> Pin<&mut TokioIo<S>> {
         Pin::new(self.stream.as_mut().expect("it is not dropped yet"))
     }
 
-    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(1..)) = written {
-            self.written.fetch_add(1, Relaxed);
+    /// Tells that the peer takes something, or breaks the line when it does not for as long as a reader may stand still:
+    /// HTTP/2 would wait for ever, with all that it holds.
+    fn watch(
+        &mut self,
+        written: Poll<io::Result<usize>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.blocked = None;
+            self.written.notify_one();
+            return written;
         }
-        written
+        let still = || Box::pin(sleep_until(Instant::now() + STILL));
+        ready!(self.blocked.get_or_insert_with(still).as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-impl Drop for Line {
+impl<S> Drop for Line<S> {
     fn drop(&mut self) {
         if let (Some(stream), Some(back)) = (self.stream.take(), self.back.take()) {
             let _cut_off = back.send(stream.into_inner());
@@ -85,7 +97,7 @@ impl Drop for Line {
     }
 }
 
-impl Read for Line {
+impl<S: AsyncRead + Unpin> Read for Line<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -95,14 +107,14 @@ impl Read for Line {
     }
 }
 
-impl Write for Line {
+impl<S: AsyncWrite + Unpin> Write for Line<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = self.stream().poll_write(context, bytes);
-        self.count(written)
+        self.watch(written, context)
     }
 
     fn poll_write_vectored(
@@ -111,7 +123,7 @@ impl Write for Line {
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = self.stream().poll_write_vectored(context, buffers);
-        self.count(written)
+        self.watch(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {

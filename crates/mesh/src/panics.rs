@@ -1,4 +1,5 @@
-//! Panics of handlers: the caller is told that something is broken, the log what, and the process lives on.
+//! Panics of handlers: the caller is told that something is broken, and the process lives on. What it was, and where, the
+//! process's panic hook has logged by then; it is not logged again.
 
 use crate::{
     Problem,
@@ -6,7 +7,7 @@ use crate::{
 };
 use futures::FutureExt as _;
 use http::{Request, Response};
-use std::{any::Any, panic::AssertUnwindSafe};
+use std::panic::AssertUnwindSafe;
 use tonic::{Code, body::Body};
 
 /// Turns a panic into an answer.
@@ -17,23 +18,13 @@ pub(crate) struct Panics {
 
 impl Around for Panics {
     async fn around(self, request: Request<Body>, mut next: impl Next) -> Response<Body> {
-        let uri = request.uri().clone();
         // nothing of the call is looked at again, so nothing half done can be seen
         let answer = AssertUnwindSafe(async { next.call(request).await }).catch_unwind().await;
-        answer.unwrap_or_else(|panic| {
-            log(uri.path(), &*panic);
-            refuse(internal(self.domain))
-        })
+        answer.unwrap_or_else(|_logged| refuse(internal(self.domain)))
     }
 }
 
 /// Whoever called can do nothing about it, and learns nothing of it.
 pub(crate) fn internal(domain: &'static str) -> Problem {
     Problem::new(domain, Code::Internal, "INTERNAL", "internal error")
-}
-
-pub(crate) fn log(what: &str, panic: &(dyn Any + Send)) {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    tracing::error!(panic = text.unwrap_or("without words"), "{what} panicked");
 }

@@ -9,13 +9,14 @@ use crate::{
     health::Health,
     listener::Port,
     panics::Panics,
-    validation::{Schema, Validation},
+    reflection::Conversation,
+    validation::{MOST, Schema, Validation},
 };
 use anyhow::{Context as _, ensure};
 use chassis::Host;
 use http::{Request, Response};
 use prost_reflect::DescriptorPool;
-use std::{collections::HashMap, convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use tokio_util::task::TaskTracker;
 use tonic::{
     body::Body,
@@ -25,6 +26,10 @@ use tonic::{
 use tonic_health::pb::health_server::{HealthServer, SERVICE_NAME as HEALTH};
 use tonic_reflection::server::Builder as Reflection;
 use tower::{Service, ServiceBuilder};
+
+/// Health is told at once; what takes longer is the sending of the question.
+const HEALTH_DEADLINE: Duration = Duration::from_secs(2);
+const HEALTH_PATHS: [&str; 2] = ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"];
 
 /// What is needed to serve a service, beside the service: read from its protos, before anything listens.
 #[derive(Debug)]
@@ -86,12 +91,13 @@ impl Server {
         let Listener { api, admin } = listener;
         let (address, admin_address) = (api.address, admin.address);
         let health = Health::new(host, self.service);
-        let (v1, v1alpha) = (self.reflection().build_v1()?, self.reflection().build_v1alpha()?);
+        let v1 = self.reflection().build_v1()?.max_decoding_message_size(MOST);
+        let v1alpha = self.reflection().build_v1alpha()?.max_decoding_message_size(MOST);
         let Self { domain, limits, schema, .. } = self;
         let (limits, schema) = (Arc::new(limits), Arc::new(schema));
         let (draining, under_way) = (host.draining(), TaskTracker::new());
-        // What a call goes through. Health and reflection do not: they have no rules and no deadlines, and a drain does not
-        // wait for whoever watches them.
+        // What a call goes through. Health and reflection do not: they have no rules, and a drain does not wait for whoever
+        // watches them.
         let service = ServiceBuilder::new()
             // first: a call counts from its first byte, and one that comes too late costs nothing
             .layer(AroundLayer(Calls { domain, draining, under_way: under_way.clone() }))
@@ -102,14 +108,18 @@ impl Server {
             // last: the service sees no request that breaks a rule
             .layer(AroundLayer(Validation { domain, schema }))
             .named_layer(service);
+        // as small and as soon as any request, on both ports
+        let limits = Arc::new(Deadlines::paths(HEALTH_DEADLINE, HEALTH_PATHS));
+        let told = HealthServer::new(health.clone()).max_decoding_message_size(MOST);
+        let told = AroundLayer(Bound { domain, limits }).named_layer(told);
+        let conversation = AroundLayer(Conversation { draining: host.draining() });
         let routes = Routes::new(service)
-            .add_service(HealthServer::new(health.clone()))
-            .add_service(v1)
-            .add_service(v1alpha);
+            .add_service(told.clone())
+            .add_service(conversation.named_layer(v1))
+            .add_service(conversation.named_layer(v1alpha));
         spawn(host, api, routes, under_way);
         // plaintext whatever the API is, and nothing that anybody may not know
-        let routes = Routes::new(HealthServer::new(health.clone()));
-        spawn(host, admin, routes, TaskTracker::new());
+        spawn(host, admin, Routes::new(told), TaskTracker::new());
         Ok(Serving { address, admin_address, health })
     }
 

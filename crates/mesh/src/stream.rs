@@ -18,7 +18,7 @@ use tonic::{Code, Response, Status};
 /// Messages that may wait for a reader. A watch shows the newest: what is not taken yet is better made later.
 const WAITING: usize = 1;
 /// How long a reader may stand still. Longer than a phone in a tunnel; what waits for it is held all the while.
-const STILL: Duration = Duration::from_secs(30);
+pub(crate) const STILL: Duration = Duration::from_secs(30);
 /// When a reader may come again: by then somebody else serves.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -56,8 +56,7 @@ where
     let work = AssertUnwindSafe(make(Feed { domain, messages })).catch_unwind();
     host.track(async move {
         let ended = tokio::select! {
-            ended = work => ended.unwrap_or_else(|panic| {
-                crate::panics::log("a watch", &*panic);
+            ended = work => ended.unwrap_or_else(|_logged| {
                 Err(crate::panics::internal(domain).into())
             }),
             () = reader.closed() => return,

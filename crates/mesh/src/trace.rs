@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use tonic::metadata::MetadataMap;
 
+/// The length of a `traceparent`. Later versions may append to it; nobody has to pass that on, and it has no limit.
+const PARENT_LEN: usize = 55;
 /// The most that the specification lets a `tracestate` hold.
 const STATE_MEMBERS: usize = 32;
 /// What the specification asks everybody to pass on; nobody has to take more.
@@ -13,7 +15,7 @@ const STATE_LEN: usize = 512;
 /// Where a request belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
-    /// The `traceparent` header.
+    /// The `traceparent` header, 55 characters.
     pub traceparent: Arc<str>,
     /// The `tracestate` header.
     pub tracestate: Option<Arc<str>>,
@@ -24,6 +26,7 @@ pub struct Trace {
 pub fn read(metadata: &MetadataMap) -> Option<Trace> {
     let mut parents = metadata.get_all("traceparent").iter();
     let traceparent = parents.next()?.to_str().ok().filter(|parent| is_parent(parent))?;
+    let traceparent = traceparent.get(..PARENT_LEN)?;
     if parents.next().is_some() {
         return None; // it cannot have two
     }
@@ -86,10 +89,11 @@ mod tests {
     #[test]
     fn a_trace_is_read_as_it_was_sent() {
         let parent = |traceparent: &str| trace(&[("traceparent", traceparent)]);
-        let later = format!("cc{}-what-comes", &PARENT[2..]);
-        for sent in [PARENT, &later] {
+        let later = format!("cc{}", &PARENT[2..]);
+        let longer = format!("{later}-{}", "what-comes".repeat(1_000));
+        for (sent, kept) in [(PARENT, PARENT), (&later, &later), (&longer, &later)] {
             let read = parent(sent).expect("it is well-formed");
-            assert_eq!((&*read.traceparent, read.tracestate), (sent, None));
+            assert_eq!((&*read.traceparent, read.tracestate), (kept, None));
         }
     }
 
@@ -100,8 +104,9 @@ mod tests {
         let more = format!("{PARENT}-00");
         let unknown = format!("ff{}", &PARENT[2..]);
         let upper = PARENT.to_uppercase();
+        let glued = format!("cc{}0", &PARENT[2..]);
         for malformed in
-            ["", "00", &PARENT[1..], &zero_trace, &zero_parent, &more, &unknown, &upper]
+            ["", "00", &PARENT[1..], &zero_trace, &zero_parent, &more, &unknown, &upper, &glued]
         {
             assert_eq!(trace(&[("traceparent", malformed)]), None, "{malformed}");
         }

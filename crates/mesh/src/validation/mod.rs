@@ -23,7 +23,7 @@ use walk::Refusal;
 use wire::Malformed;
 
 /// The largest message that is taken. Requests are small, and each call under way may hold as much memory as this.
-const MOST: usize = 64 * 1024;
+pub(crate) const MOST: usize = 64 * 1024;
 /// One byte of flags and four of length come before a message.
 const PREFIX: usize = 5;
 const TOO_DEEP: Malformed = Malformed("is nested too deep");

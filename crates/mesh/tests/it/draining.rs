@@ -6,7 +6,8 @@ use crate::{
     wire::Wire,
 };
 use prost::Message as _;
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use std::time::Duration;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::Instant};
 use tonic::{Code, transport::Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
@@ -40,6 +41,23 @@ async fn whoever_hangs_on_does_not_keep_it() {
     house.close().await;
     assert!(TcpStream::connect(api).await.is_err(), "nobody listens any more");
     drop((hanging, idle, watches, reflection));
+}
+
+#[tokio::test]
+async fn an_idle_client_costs_no_time() {
+    let house = House::open().await;
+    let endpoint = Endpoint::from_shared(house.url()).expect("a URL");
+    let tonic = endpoint.connect().await.expect("it listens");
+    // they carried calls, and one watches health as gRPC's own clients do
+    let channels = [house.channel(), tonic.clone().into()];
+    for channel in &channels {
+        ask(channel, question("hello")).await.expect("it is answered");
+    }
+    let watch = HealthClient::new(tonic).watch(HealthCheckRequest::default()).await;
+    let begun = Instant::now();
+    house.close().await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    drop((channels, watch));
 }
 
 #[tokio::test]

@@ -1,15 +1,20 @@
 //! Health and reflection, as people and probes ask.
 
 use crate::{
-    house::{DEFAULT, House, MOST},
+    house::{DEFAULT, House, MOST, reason},
     probe,
+    wire::Wire,
 };
 use std::{net::SocketAddr, time::Duration};
+use tokio::time::timeout;
 use tonic::{Code, Status, transport::Channel};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 use tonic_reflection::pb::{v1, v1alpha};
+
+/// For what happens at once.
+const SECONDS: Duration = Duration::from_secs(10);
 
 async fn channel(address: SocketAddr) -> Channel {
     let endpoint = Channel::from_shared(format!("http://{address}")).expect("a URL");
@@ -66,9 +71,43 @@ async fn it_serves_when_it_is_ready_and_until_it_stops() {
 #[tokio::test]
 async fn the_admin_port_tells_health_and_nothing_else() {
     let house = House::open().await;
-    let wire = crate::wire::Wire::connect(house.serving.admin_address).await;
+    let wire = Wire::connect(house.serving.admin_address).await;
     let answer = wire.send(probe::ASK, &[], &[&probe::framed(&[])]).await;
     assert_eq!(answer.refusal().code(), Code::Unimplemented);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn health_holds_little_and_not_for_long() {
+    const HEALTH: [&str; 2] = ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"];
+    let house = House::open().await;
+    for address in [house.serving.address, house.serving.admin_address] {
+        let wire = Wire::connect(address).await;
+        for path in HEALTH {
+            // of more than 64 KiB nothing is waited for
+            let large = wire.hang(path, &[], &[&[0, 0, 1, 0, 1]]).await;
+            assert_eq!(large.status().code(), Code::OutOfRange, "{path}");
+        }
+        let half = |path| wire.hang(path, &[], &[&[0, 0, 1, 0, 0, 7]]);
+        let halves = timeout(SECONDS, futures::future::join_all(HEALTH.map(half))).await;
+        for half in halves.expect("they are not waited for") {
+            assert_eq!(reason(&half.refusal()), (Code::DeadlineExceeded, "DEADLINE".to_owned()));
+        }
+    }
+    house.close().await;
+}
+
+#[tokio::test]
+async fn reflection_takes_no_large_questions() {
+    let house = House::open().await;
+    let wire = Wire::connect(house.serving.address).await;
+    for version in ["v1", "v1alpha"] {
+        let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        // it ends, though nothing ended the question
+        let answer = timeout(SECONDS, wire.hang(&path, &[], &[&[0, 0, 1, 0, 1]])).await;
+        let answer = answer.expect("it is not waited for");
+        assert_eq!(answer.body.len(), 0, "{version}");
+    }
     house.close().await;
 }
 
