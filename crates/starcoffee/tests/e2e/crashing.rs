@@ -50,6 +50,9 @@ async fn nothing_is_lost_however_often_the_power_fails() -> anyhow::Result<()> {
     assert!(status.success(), "seed {seed}: {report}\n{log}");
     assert_eq!((report["violations"].as_u64(), report["stuck"].as_u64()), (Some(0), Some(0)));
     assert!(report["placed"].as_u64().is_some_and(|placed| placed >= 100), "too few: {report}");
-    assert!(report["completed"].as_u64().is_some_and(|completed| completed > 0));
+    let count = |name: &str| report[name].as_u64().expect("a count");
+    assert!(count("completed") > 0, "{report}");
+    let ended = count("completed") + count("cancelled") + count("rejected");
+    assert_eq!(ended, count("placed"), "nobody waits for a barista who forgot: {report}");
     Ok(())
 }
