@@ -18,12 +18,9 @@ use contract::{
 use journal::{Cause, Watcher, Writer, watch, writer};
 use mesh::{Problem, stream::Feed};
 use sea_orm::{DatabaseConnection, DbErr};
-use std::{collections::HashMap, error::Error, time::Duration};
+use std::{collections::HashMap, error::Error};
 use tonic::{Code, Request, Response, Status, async_trait};
 use uuid::Uuid;
-
-/// When a caller may try again what cannot be done now.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 pub(crate) struct Api {
     pub(crate) host: Host,
@@ -43,7 +40,7 @@ impl MakeService for Api {
         let order_id = order_id.map(|id| read_id("order_id", &id)).transpose()?;
         let filter = Filter { states, customer_id, order_id };
         let page = Page::read(page_size, &page_token, &format!("{filter:?}"))
-            .map_err(|error| invalid("page_token", &error.to_string()))?;
+            .map_err(|error| Problem::invalid(ERROR_DOMAIN, "page_token", &error.to_string()))?;
         let tickets = store::list(&self.pool, &filter, &page).await.map_err(unread)?;
         let (tickets, next_page_token) = page.cut(tickets, |ticket| ticket.ticket_id);
         let tickets = tickets.iter().map(Ticket::to_wire).collect();
@@ -153,12 +150,7 @@ fn cause<T>(request: &Request<T>) -> Cause {
 }
 
 fn read_id(field: &'static str, id: &str) -> Result<Uuid, Problem> {
-    ids::parse(id).map_err(|error| invalid(field, &error.to_string()))
-}
-
-fn invalid(field: &'static str, description: &str) -> Problem {
-    problem(Code::InvalidArgument, "VALIDATION", format!("{field}: {description}"))
-        .with_violation(field, description)
+    ids::parse(id).map_err(|error| Problem::invalid(ERROR_DOMAIN, field, &error.to_string()))
 }
 
 fn refused(refusal: Refusal) -> Problem {
@@ -174,17 +166,16 @@ fn unmoved(error: writer::Error<Refusal>) -> Problem {
     match error {
         writer::Error::Refused(refusal) => refused(refusal),
         writer::Error::Overloaded => {
-            problem(Code::ResourceExhausted, "OVERLOADED", "too many moves wait to be stored")
-                .with_retry_after(RETRY_AFTER)
+            Problem::overloaded(ERROR_DOMAIN, "too many moves wait to be stored")
         }
         writer::Error::Store(_) => {
             log(&error);
-            unstored()
+            Problem::unstored(ERROR_DOMAIN)
         }
-        writer::Error::Gone => stopping(),
+        writer::Error::Gone => Problem::draining(ERROR_DOMAIN),
         writer::Error::Panicked(_) => {
             log(&error);
-            problem(Code::Internal, "INTERNAL", "internal error")
+            Problem::internal(ERROR_DOMAIN)
         }
     }
 }
@@ -192,28 +183,16 @@ fn unmoved(error: writer::Error<Refusal>) -> Problem {
 #[allow(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 fn unread(error: DbErr) -> Problem {
     log(&error);
-    unstored()
-}
-
-fn unstored() -> Problem {
-    problem(Code::Unavailable, "STORE_UNAVAILABLE", "the tickets' database cannot be used now")
-        .with_retry_after(RETRY_AFTER)
+    Problem::unstored(ERROR_DOMAIN)
 }
 
 fn unwatched(ended: watch::Error) -> Problem {
     match ended {
-        watch::Error::Behind => problem(
-            Code::ResourceExhausted,
-            "OVERLOADED",
-            "tickets change faster than they are read",
-        )
-        .with_retry_after(RETRY_AFTER),
-        watch::Error::Gone => stopping(),
+        watch::Error::Behind => {
+            Problem::overloaded(ERROR_DOMAIN, "tickets change faster than they are read")
+        }
+        watch::Error::Gone => Problem::draining(ERROR_DOMAIN),
     }
-}
-
-fn stopping() -> Problem {
-    problem(Code::Unavailable, "DRAINING", "the service is stopping").with_retry_after(RETRY_AFTER)
 }
 
 fn log(error: &(dyn Error + 'static)) {

@@ -4,7 +4,6 @@
 use crate::{
     Problem,
     around::{Around, Next, refuse},
-    stream::stopping,
 };
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -37,7 +36,7 @@ impl Around for Calls {
         // counted first: either the drain waits for this call, or this call sees the drain
         let call = self.under_way.token();
         if self.draining.is_cancelled() {
-            return refuse(stopping(self.domain));
+            return refuse(Problem::draining(self.domain));
         }
         let answer = next.call(request).await;
         answer.map(|body| Body::new(Answer { body, domain: self.domain, _call: call }))

@@ -8,7 +8,7 @@ use crate::{
 use futures::FutureExt as _;
 use http::{Request, Response};
 use std::panic::AssertUnwindSafe;
-use tonic::{Code, body::Body};
+use tonic::body::Body;
 
 /// Turns a panic into an answer.
 #[derive(Clone)]
@@ -20,11 +20,6 @@ impl Around for Panics {
     async fn around(self, request: Request<Body>, mut next: impl Next) -> Response<Body> {
         // nothing of the call is looked at again, so nothing half done can be seen
         let answer = AssertUnwindSafe(async { next.call(request).await }).catch_unwind().await;
-        answer.unwrap_or_else(|_logged| refuse(internal(self.domain)))
+        answer.unwrap_or_else(|_logged| refuse(Problem::internal(self.domain)))
     }
-}
-
-/// Whoever called can do nothing about it, and learns nothing of it.
-pub(crate) fn internal(domain: &'static str) -> Problem {
-    Problem::new(domain, Code::Internal, "INTERNAL", "internal error")
 }

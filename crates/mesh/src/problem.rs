@@ -4,6 +4,9 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
+/// When a caller may try again what cannot be done now: a restart, and most overloads, take about as long.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// An error on its way to the caller, as `google.rpc.Status` with details: `ErrorInfo` always, `BadRequest` and `RetryInfo`
 /// where they help.
 #[derive(Clone, Debug)]
@@ -38,6 +41,36 @@ impl Problem {
             violations: Vec::new(),
             retry_after: None,
         }))
+    }
+
+    /// A field of the request breaks a rule.
+    pub fn invalid(domain: &'static str, field: &str, description: &str) -> Self {
+        Self::new(domain, Code::InvalidArgument, "VALIDATION", format!("{field}: {description}"))
+            .with_violation(field, description)
+    }
+
+    /// More is asked than can be done now; nothing happened.
+    pub fn overloaded(domain: &'static str, message: impl Into<String>) -> Self {
+        Self::new(domain, Code::ResourceExhausted, "OVERLOADED", message)
+            .with_retry_after(RETRY_AFTER)
+    }
+
+    /// The service cannot use its database now.
+    pub fn unstored(domain: &'static str) -> Self {
+        let message = "the service's database cannot be used now";
+        Self::new(domain, Code::Unavailable, "STORE_UNAVAILABLE", message)
+            .with_retry_after(RETRY_AFTER)
+    }
+
+    /// The service is stopping; another one, or the next, may be asked.
+    pub fn draining(domain: &'static str) -> Self {
+        Self::new(domain, Code::Unavailable, "DRAINING", "the service is stopping")
+            .with_retry_after(RETRY_AFTER)
+    }
+
+    /// A bug, or something as unforeseen. Whoever called can do nothing about it, and learns nothing of it.
+    pub fn internal(domain: &'static str) -> Self {
+        Self::new(domain, Code::Internal, "INTERNAL", "internal error")
     }
 
     /// Names a field of the request, such as `lines[0].quantity`, and what is wrong with it.

@@ -13,14 +13,12 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
-use tonic::{Code, Response, Status};
+use tonic::{Response, Status};
 
 /// Messages that may wait for a reader. A watch shows the newest: what is not taken yet is better made later.
 const WAITING: usize = 1;
 /// How long a reader may stand still. Longer than a phone in a tunnel; what waits for it is held all the while.
 pub(crate) const STILL: Duration = Duration::from_secs(30);
-/// When a reader may come again: by then somebody else serves.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What a reader is told: the response of a server-streaming method.
 #[derive(Debug)]
@@ -57,21 +55,16 @@ where
     host.track(async move {
         let ended = tokio::select! {
             ended = work => ended.unwrap_or_else(|_logged| {
-                Err(crate::panics::internal(domain).into())
+                Err(Problem::internal(domain).into())
             }),
             () = reader.closed() => return,
-            () = draining.cancelled() => Err(stopping(domain).into()),
+            () = draining.cancelled() => Err(Problem::draining(domain).into()),
         };
         // before the last sender is dropped, so that the stream knows it when the messages end
         let _gone = tell_end.send(ended);
         drop(reader);
     });
     Response::new(Watch { messages: receiver, end, ended: false })
-}
-
-pub(crate) fn stopping(domain: &'static str) -> Problem {
-    Problem::new(domain, Code::Unavailable, "DRAINING", "the service is stopping")
-        .with_retry_after(RETRY_AFTER)
 }
 
 impl<T> Feed<T> {
@@ -85,9 +78,7 @@ impl<T> Feed<T> {
             Ok(Err(_closed)) => Err(Status::cancelled("the reader is gone")),
             Err(_elapsed) => {
                 let message = "the reader has not read for 30 s";
-                Err(Problem::new(self.domain, Code::ResourceExhausted, "OVERLOADED", message)
-                    .with_retry_after(RETRY_AFTER)
-                    .into())
+                Err(Problem::overloaded(self.domain, message).into())
             }
         }
     }
@@ -132,7 +123,7 @@ mod tests {
         let mut watch = watch.into_inner();
         assert!(matches!(watch.next().await, Some(Ok(1))), "what waited is told");
         let status = watch.next().await.expect("it ends").expect_err("it was given up");
-        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
         assert_eq!(crate::reason(&status).as_deref(), Some("OVERLOADED"));
         assert!(watch.next().await.is_none());
     }

@@ -17,11 +17,9 @@ use contract::{
 use journal::{Watcher, Writer, watch};
 use mesh::{Problem, stream::Feed};
 use sea_orm::{DatabaseConnection, DbErr};
-use std::{collections::HashMap, time::Duration};
-use tonic::{Code, Request, Response, Status, async_trait};
+use std::collections::HashMap;
+use tonic::{Request, Response, Status, async_trait};
 
-/// When a caller may try again what cannot be done now.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Open orders on a page: more than anybody has, but for a load generator.
 const OPEN_ORDERS: u64 = 100;
 
@@ -63,10 +61,11 @@ impl MyPageService for Api {
             request.into_inner();
         let order_id = Some(order_id).filter(|id| !id.is_empty());
         let order_id = order_id.map(|id| ids::parse(&id)).transpose();
-        let order_id = order_id.map_err(|error| invalid("order_id", &error.to_string()))?;
+        let order_id = order_id
+            .map_err(|error| Problem::invalid(ERROR_DOMAIN, "order_id", &error.to_string()))?;
         let filter = Filter { customer_id, states, order_id };
         let page = Page::read(page_size, &page_token, &format!("{filter:?}"))
-            .map_err(|error| invalid("page_token", &error.to_string()))?;
+            .map_err(|error| Problem::invalid(ERROR_DOMAIN, "page_token", &error.to_string()))?;
         let orders = store::list(&self.pool, &filter, &page).await.map_err(unread)?;
         let (orders, next_page_token) = page.cut(orders, |order| order.order_id);
         let orders = orders.iter().map(MyOrder::to_wire).collect();
@@ -123,31 +122,18 @@ async fn show(
     }
 }
 
-fn invalid(field: &'static str, description: &str) -> Problem {
-    problem(Code::InvalidArgument, "VALIDATION", format!("{field}: {description}"))
-        .with_violation(field, description)
-}
-
 #[allow(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 fn unread(error: DbErr) -> Problem {
     let error: &(dyn std::error::Error + 'static) = &error;
     tracing::error!(error, "a call to MyPage failed");
-    problem(Code::Unavailable, "STORE_UNAVAILABLE", "the page's database cannot be used now")
-        .with_retry_after(RETRY_AFTER)
+    Problem::unstored(ERROR_DOMAIN)
 }
 
 fn unwatched(ended: watch::Error) -> Problem {
     match ended {
-        watch::Error::Behind => problem(
-            Code::ResourceExhausted,
-            "OVERLOADED",
-            "orders change faster than they are read",
-        ),
-        watch::Error::Gone => problem(Code::Unavailable, "DRAINING", "the service is stopping"),
+        watch::Error::Behind => {
+            Problem::overloaded(ERROR_DOMAIN, "orders change faster than they are read")
+        }
+        watch::Error::Gone => Problem::draining(ERROR_DOMAIN),
     }
-    .with_retry_after(RETRY_AFTER)
-}
-
-fn problem(code: Code, reason: &'static str, message: impl Into<String>) -> Problem {
-    Problem::new(ERROR_DOMAIN, code, reason, message)
 }

@@ -58,7 +58,7 @@ impl OrderService for Api {
         let useful = mesh::Deadline::of(&request).is_none_or(|deadline| deadline.left() >= USEFUL);
         let cause = cause(&request);
         let wish = Wish::read(request.into_inner())
-            .map_err(|error| invalid("request_id", &error.to_string()))?;
+            .map_err(|error| Problem::invalid(ERROR_DOMAIN, "request_id", &error.to_string()))?;
         if !useful {
             let order = self.unpaid(&wish).await?;
             return Ok(Response::new(PlaceOrderResponse { order: Some(order.to_wire()) }));
@@ -90,7 +90,7 @@ impl OrderService for Api {
         let order_id = order_id.map(|id| read_id("order_id", &id)).transpose()?;
         let filter = Filter { states, customer_id, order_id };
         let page = Page::read(page_size, &page_token, &format!("{filter:?}"))
-            .map_err(|error| invalid("page_token", &error.to_string()))?;
+            .map_err(|error| Problem::invalid(ERROR_DOMAIN, "page_token", &error.to_string()))?;
         let orders = store::list(&self.till.pool, &filter, &page).await.map_err(unread)?;
         let (orders, next_page_token) = page.cut(orders, |order| order.order_id);
         let orders = orders.iter().map(Order::to_wire).collect();
@@ -178,12 +178,7 @@ fn cause<T>(request: &Request<T>) -> Cause {
 }
 
 fn read_id(field: &'static str, id: &str) -> Result<Uuid, Problem> {
-    ids::parse(id).map_err(|error| invalid(field, &error.to_string()))
-}
-
-fn invalid(field: &str, description: &str) -> Problem {
-    problem(Code::InvalidArgument, "VALIDATION", format!("{field}: {description}"))
-        .with_violation(field, description)
+    ids::parse(id).map_err(|error| Problem::invalid(ERROR_DOMAIN, field, &error.to_string()))
 }
 
 fn refused(refusal: Refusal) -> Problem {
@@ -245,7 +240,7 @@ fn unpriced(refusal: &menu::Refusal) -> Problem {
         menu::Refusal::OffSale(_) => {
             problem(Code::FailedPrecondition, "MENU_ITEM_OFF_SALE", message)
         }
-        menu::Refusal::TooLarge => invalid("lines", &message),
+        menu::Refusal::TooLarge => Problem::invalid(ERROR_DOMAIN, "lines", &message),
     }
 }
 
@@ -258,14 +253,13 @@ fn unrecorded(error: writer::Error<Refusal>) -> Problem {
     match error {
         writer::Error::Refused(refusal) => refused(refusal),
         writer::Error::Overloaded => {
-            problem(Code::ResourceExhausted, "OVERLOADED", "too many requests wait to be stored")
-                .with_retry_after(RETRY_AFTER)
+            Problem::overloaded(ERROR_DOMAIN, "too many requests wait to be stored")
         }
         writer::Error::Store(_) => {
             log(&error);
-            unstored()
+            Problem::unstored(ERROR_DOMAIN)
         }
-        writer::Error::Gone => stopping(),
+        writer::Error::Gone => Problem::draining(ERROR_DOMAIN),
         writer::Error::Panicked(_) => internal(&error),
     }
 }
@@ -273,34 +267,22 @@ fn unrecorded(error: writer::Error<Refusal>) -> Problem {
 #[allow(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 fn unread(error: DbErr) -> Problem {
     log(&error);
-    unstored()
-}
-
-fn unstored() -> Problem {
-    problem(Code::Unavailable, "STORE_UNAVAILABLE", "the orders' database cannot be used now")
-        .with_retry_after(RETRY_AFTER)
+    Problem::unstored(ERROR_DOMAIN)
 }
 
 fn unwatched(ended: watch::Error) -> Problem {
     match ended {
-        watch::Error::Behind => problem(
-            Code::ResourceExhausted,
-            "OVERLOADED",
-            "the order changes faster than it is read",
-        )
-        .with_retry_after(RETRY_AFTER),
-        watch::Error::Gone => stopping(),
+        watch::Error::Behind => {
+            Problem::overloaded(ERROR_DOMAIN, "the order changes faster than it is read")
+        }
+        watch::Error::Gone => Problem::draining(ERROR_DOMAIN),
     }
-}
-
-fn stopping() -> Problem {
-    problem(Code::Unavailable, "DRAINING", "the service is stopping").with_retry_after(RETRY_AFTER)
 }
 
 /// Whoever called can do nothing about it, and learns nothing of it.
 fn internal(error: &(dyn Error + 'static)) -> Problem {
     log(error);
-    problem(Code::Internal, "INTERNAL", "internal error")
+    Problem::internal(ERROR_DOMAIN)
 }
 
 fn log(error: &(dyn Error + 'static)) {

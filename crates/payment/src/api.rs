@@ -155,11 +155,13 @@ impl Api {
     }
 
     fn price(&self, amount: Option<WireMoney>) -> Result<Money, Problem> {
-        let amount = amount.ok_or_else(|| invalid("amount", "it is required"))?;
+        let amount =
+            amount.ok_or_else(|| Problem::invalid(ERROR_DOMAIN, "amount", "it is required"))?;
         let amount = Money::from_wire(&amount, self.currency);
-        let amount = amount.map_err(|error| invalid("amount", &error.to_string()))?;
+        let amount =
+            amount.map_err(|error| Problem::invalid(ERROR_DOMAIN, "amount", &error.to_string()))?;
         if amount.minor <= 0 {
-            return Err(invalid("amount", "it must be more than zero"));
+            return Err(Problem::invalid(ERROR_DOMAIN, "amount", "it must be more than zero"));
         }
         Ok(amount)
     }
@@ -181,7 +183,7 @@ fn cause<T>(request: &Request<T>) -> Cause {
 }
 
 fn read_id(field: &'static str, id: &str) -> Result<Uuid, Problem> {
-    ids::parse(id).map_err(|error| invalid(field, &error.to_string()))
+    ids::parse(id).map_err(|error| Problem::invalid(ERROR_DOMAIN, field, &error.to_string()))
 }
 
 /// Empty is no filter.
@@ -190,12 +192,8 @@ fn read_filter(field: &'static str, id: &str) -> Result<Option<Uuid>, Problem> {
 }
 
 fn read_page(size: i32, token: &str, filter: &str) -> Result<Page, Problem> {
-    Page::read(size, token, filter).map_err(|error| invalid("page_token", &error.to_string()))
-}
-
-fn invalid(field: &'static str, description: &str) -> Problem {
-    problem(Code::InvalidArgument, "VALIDATION", format!("{field}: {description}"))
-        .with_violation(field, description)
+    Page::read(size, token, filter)
+        .map_err(|error| Problem::invalid(ERROR_DOMAIN, "page_token", &error.to_string()))
 }
 
 fn refused(refusal: Refusal) -> Problem {
@@ -226,14 +224,13 @@ fn unrecorded(error: writer::Error<Refusal>) -> Problem {
     match error {
         writer::Error::Refused(refusal) => refused(refusal),
         writer::Error::Overloaded => {
-            problem(Code::ResourceExhausted, "OVERLOADED", "too many requests wait to be stored")
-                .with_retry_after(RETRY_AFTER)
+            Problem::overloaded(ERROR_DOMAIN, "too many requests wait to be stored")
         }
         writer::Error::Store(_) => {
             log(&error);
-            unstored()
+            Problem::unstored(ERROR_DOMAIN)
         }
-        writer::Error::Gone => stopping(),
+        writer::Error::Gone => Problem::draining(ERROR_DOMAIN),
         writer::Error::Panicked(_) => internal(&error),
     }
 }
@@ -241,7 +238,7 @@ fn unrecorded(error: writer::Error<Refusal>) -> Problem {
 #[allow(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 fn unavailable(error: DbErr) -> Problem {
     log(&error);
-    unstored()
+    Problem::unstored(ERROR_DOMAIN)
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
@@ -249,25 +246,16 @@ fn unread(error: reader::Error) -> Problem {
     match error {
         reader::Error::Store(_) => {
             log(&error);
-            unstored()
+            Problem::unstored(ERROR_DOMAIN)
         }
-        reader::Error::Gone => stopping(),
+        reader::Error::Gone => Problem::draining(ERROR_DOMAIN),
     }
-}
-
-fn unstored() -> Problem {
-    problem(Code::Unavailable, "STORE_UNAVAILABLE", "the payments' database cannot be used now")
-        .with_retry_after(RETRY_AFTER)
-}
-
-fn stopping() -> Problem {
-    problem(Code::Unavailable, "DRAINING", "the service is stopping").with_retry_after(RETRY_AFTER)
 }
 
 /// Whoever called can do nothing about it, and learns nothing of it.
 fn internal(error: &(dyn Error + 'static)) -> Problem {
     log(error);
-    problem(Code::Internal, "INTERNAL", "internal error")
+    Problem::internal(ERROR_DOMAIN)
 }
 
 fn log(error: &(dyn Error + 'static)) {
