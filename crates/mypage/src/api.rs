@@ -22,6 +22,8 @@ use tonic::{Request, Response, Status, async_trait};
 
 /// Open orders on a page: more than anybody has, but for a load generator.
 const OPEN_ORDERS: u64 = 100;
+/// Orders on a page that have ended: as many as a person remembers. All are in a list.
+const RECENT_ORDERS: u64 = 10;
 
 pub(crate) struct Api {
     pub(crate) host: Host,
@@ -37,16 +39,18 @@ impl MyPageService for Api {
     ) -> Result<Response<GetMyPageResponse>, Status> {
         let customer_id = request.into_inner().customer_id;
         let sum = store::sum(&self.pool, &customer_id).await.map_err(unread)?;
-        let open_orders = match sum.order_count {
-            0 => Vec::new(),
-            _ => store::open(&self.pool, &customer_id, OPEN_ORDERS).await.map_err(unread)?,
-        };
+        let (mut open, mut recent) = (Vec::new(), Vec::new());
+        if sum.order_count > 0 {
+            open = store::open(&self.pool, &customer_id, OPEN_ORDERS).await.map_err(unread)?;
+            recent = store::ended(&self.pool, &customer_id, RECENT_ORDERS).await.map_err(unread)?;
+        }
         let currency = sum.currency.and_then(|currency| currency.parse().ok());
         let spent = sum.spent_minor.zip(currency);
         let spent = spent.map(|(minor, currency)| Money { minor, currency }.to_wire());
         Ok(Response::new(GetMyPageResponse {
             customer_id,
-            open_orders: open_orders.iter().map(MyOrder::to_wire).collect(),
+            open_orders: open.iter().map(MyOrder::to_wire).collect(),
+            recent_orders: recent.iter().map(MyOrder::to_wire).collect(),
             order_count: sum.order_count,
             spent,
             as_of_time: sum.as_of_time.map(Into::into),

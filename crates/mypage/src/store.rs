@@ -13,6 +13,10 @@ use sea_orm_migration::{
 };
 use uuid::Uuid;
 
+/// The states that an order does not stay in.
+const OPEN: [OrderState; 4] =
+    [OrderState::Placed, OrderState::Paid, OrderState::Making, OrderState::Cancelling];
+
 impl Table for MyOrder {
     fn find(orders: Vec<Uuid>) -> Select<Entity> {
         Entity::find().filter(Column::OrderId.is_in(orders))
@@ -61,6 +65,16 @@ pub(crate) async fn open(
     open_of(customer_id).order_by_desc(Column::OrderId).limit(most).all(pool).await
 }
 
+/// The newest orders that have ended, newest first.
+pub(crate) async fn ended(
+    pool: &DatabaseConnection,
+    customer_id: &str,
+    most: u64,
+) -> Result<Vec<MyOrder>, DbErr> {
+    let ended = of(customer_id).filter(Column::State.is_not_in(OPEN.map(i32::from)));
+    ended.order_by_desc(Column::OrderId).limit(most).all(pool).await
+}
+
 /// At most 1,000 open orders, oldest first, beginning after the one given.
 pub(crate) async fn open_after(
     pool: &DatabaseConnection,
@@ -107,9 +121,8 @@ fn of(customer_id: &str) -> Select<Entity> {
 }
 
 fn open_of(customer_id: &str) -> Select<Entity> {
-    let states = [OrderState::Placed, OrderState::Paid, OrderState::Making, OrderState::Cancelling];
-    debug_assert!(!states.into_iter().any(status::is_final));
-    of(customer_id).filter(Column::State.is_in(states.map(i32::from)))
+    debug_assert!(!OPEN.into_iter().any(status::is_final));
+    of(customer_id).filter(Column::State.is_in(OPEN.map(i32::from)))
 }
 
 pub(crate) struct Migrator;

@@ -48,9 +48,10 @@ async fn an_order_that_goes_the_usual_way_is_shown_with_its_history() {
         revision: 5,
         ..Default::default()
     };
-    assert_eq!(order, expected);
+    assert_eq!(order, expected.clone());
     let page_of_kim = page.get("kim").await;
     assert_eq!(page_of_kim.open_orders, []);
+    assert_eq!(page_of_kim.recent_orders, [expected]);
     assert_eq!((page_of_kim.order_count, page_of_kim.spent), (1, Some(usd(900))));
     page.close().await;
 }

@@ -13,7 +13,8 @@ use contract::make::v1::{
     make_service_client::MakeServiceClient,
 };
 use mesh::Channel;
-use tokio::time::timeout;
+use std::time::Duration;
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 
 /// What baristas do.
@@ -31,6 +32,9 @@ pub(crate) enum Command {
     },
     /// Begin with the ticket that waits longest; exit code 3 if none does
     Next {
+        /// How long to wait for a ticket when none is queued: one of an order just paid is on its way
+        #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = chassis::args::duration)]
+        wait: Duration,
         #[command(flatten)]
         barista: Barista,
     },
@@ -89,7 +93,7 @@ impl Command {
                 let answer = bar.list(&states, limit).await?;
                 return Ok(out.list(&answer, &answer.tickets)?);
             }
-            Self::Next { barista } => bar.next(&barista.name).await?,
+            Self::Next { wait, barista } => bar.next(&barista.name, wait).await?,
             Self::Start { ticket, barista } => {
                 let ticket_id = bar.find(ticket).await?;
                 bar.start(ticket_id, &barista.name).await.map_err(|status| peer.failure(&status))?
@@ -145,19 +149,34 @@ impl Bar<'_> {
         snapshot.unwrap_or_else(late).map_err(|status| self.peer.failure(&status))
     }
 
-    /// Begins with the oldest that no other barista takes meanwhile.
-    async fn next(&mut self, barista: &str) -> Result<Ticket, Failure> {
-        for ticket in self.open().await? {
-            if ticket.state() != TicketState::Queued {
-                continue;
+    /// Begins with the oldest that no other barista takes meanwhile; if there is none, with the first that comes.
+    async fn next(&mut self, barista: &str, wait: Duration) -> Result<Ticket, Failure> {
+        let watch = self.client.watch_tickets(WatchTicketsRequest {}).await;
+        let mut watch = watch.map_err(|status| self.peer.failure(&status))?.into_inner();
+        let (mut until, mut none) = (Instant::now() + WITHIN, false);
+        loop {
+            let update = match timeout_at(until, watch.message()).await {
+                Ok(update) => update.map_err(|status| self.peer.failure(&status))?,
+                Err(_elapsed) if none => None,
+                Err(_elapsed) => {
+                    let late = Status::deadline_exceeded("the list of open tickets took too long");
+                    return Err(self.peer.failure(&late));
+                }
+            };
+            let Some(update) = update else {
+                return Err(Failure::not_found("no ticket is queued"));
+            };
+            if update.snapshot_complete {
+                (until, none) = (Instant::now() + wait, true);
             }
+            let queued = |ticket: &Ticket| ticket.state() == TicketState::Queued;
+            let Some(ticket) = update.ticket.filter(queued) else { continue };
             match self.start(ticket.ticket_id, barista).await {
                 Ok(ticket) => return Ok(ticket),
                 Err(status) if mesh::reason(&status).as_deref() == Some("TICKET_STATE") => {}
                 Err(status) => return Err(self.peer.failure(&status)),
             }
         }
-        Err(Failure::not_found("no ticket is queued"))
     }
 
     async fn start(&mut self, ticket_id: String, barista: &str) -> Result<Ticket, Status> {
