@@ -7,8 +7,10 @@ mod guard;
 mod host;
 mod log;
 pub mod printable;
+mod signals;
 
 pub use guard::{Exposed, Guard};
 pub use host::{DrainConfig, Host};
 pub use log::{LogConfig, LogFormat};
 pub use printable::{Chain, Printable};
+pub use signals::Signals;

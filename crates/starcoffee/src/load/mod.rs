@@ -18,12 +18,13 @@ pub(crate) use connection::Urls;
 
 use anyhow::{Context as _, bail};
 use basket::Basket;
+use chassis::Signals;
 use check::Violation;
 use clap::builder::RangedU64ValueParser;
 use connection::Shop;
 use contract::order::v1::{ListMenuRequest, MenuItem};
 use customer::{Errors, Plan, Sent, Worker, add};
-use futures::future::{join_all, pending};
+use futures::future::join_all;
 use indicatif::{ProgressBar, ProgressStyle};
 use pace::Pace;
 use quiet::End;
@@ -34,10 +35,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
-use tokio::{
-    signal::ctrl_c,
-    time::{Instant, MissedTickBehavior, interval},
-};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
 /// At a rate, as many orders can be under way: two seconds' worth, and a shop that is slower than that is too slow.
@@ -116,11 +114,13 @@ pub(crate) async fn run(args: Args, urls: Urls, json: bool) -> anyhow::Result<()
     let refused = format!("load-{}-refused", &run[..8]);
     let load = Load { args, shop, menu, baskets, plan, refused };
 
-    let (sent, errors) = load.place().await?;
+    // one pair of ears for the whole run: a signal between two steps is heard
+    let mut signals = Signals::new()?;
+    let (sent, errors) = load.place(&mut signals).await?;
     let (report, violations, end) = tokio::select! {
         biased;
         checked = load.check(sent, errors) => checked?,
-        () = interrupted() => bail!("interrupted: nobody knows whether the shop is consistent"),
+        _signal = signals.next() => bail!("interrupted: nobody knows whether the shop is consistent"),
     };
     let text = if json { serde_json::to_string_pretty(&report)? } else { report.to_string() };
     // whoever closes the pipe has read enough: the verdict is the exit code
@@ -131,13 +131,6 @@ pub(crate) async fn run(args: Args, urls: Urls, json: bool) -> anyhow::Result<()
 async fn menu(shop: &Shop) -> anyhow::Result<Vec<MenuItem>> {
     let mut order = shop.order(0);
     Ok(connection::answer(order.list_menu(ListMenuRequest {})).await?.menu_items)
-}
-
-/// Ctrl-C, from now on; where that cannot be heard, never.
-async fn interrupted() {
-    if ctrl_c().await.is_err() {
-        pending::<()>().await;
-    }
 }
 
 /// A run.
@@ -155,16 +148,15 @@ struct Load {
 impl Load {
     /// Runs the workers until the time is over or Ctrl-C ends it early; the check follows in both cases. A second Ctrl-C ends
     /// it all.
-    async fn place(&self) -> anyhow::Result<(Vec<Sent>, Errors)> {
+    async fn place(&self, signals: &mut Signals) -> anyhow::Result<(Vec<Sent>, Errors)> {
         let Self { args, shop, plan, .. } = self;
         let bar = bar(args.duration);
         let mut look = interval(Duration::from_millis(200));
-        let interrupt = interrupted();
         let workers = join_all(
             (0..args.workers())
                 .map(|n| Worker::new(plan, shop, usize::try_from(n).unwrap_or_default()).work()),
         );
-        tokio::pin!(interrupt, workers);
+        tokio::pin!(workers);
         let done = loop {
             tokio::select! {
                 biased;
@@ -174,11 +166,10 @@ impl Load {
                     bar.set_position(u64::try_from(elapsed.as_millis()).unwrap_or_default());
                     bar.set_message(format!("{} orders", plan.answered.load(Ordering::Relaxed)));
                 }
-                () = &mut interrupt => {
+                _signal = signals.next() => {
                     if plan.pace.stopped() {
                         bail!("interrupted: orders were still unanswered, and nothing is checked");
                     }
-                    interrupt.set(interrupted());
                     plan.pace.stop();
                     bar.suspend(|| eprintln!("no more orders; Ctrl-C again ends the check, too"));
                 }
