@@ -26,6 +26,10 @@ generate:
     ./scripts/tools
     PATH="$PWD/.cache/tools/bin:$PATH" buf generate
 
+# the crash test and the loads, again and again
+soak TIMES="20":
+    for n in $(seq {{TIMES}}); do cargo test -p starcoffee --test e2e --locked -- crashing loading filling || exit 1; done
+
 # the figures of docs/performance.md
 bench:
     ./scripts/bench
