@@ -11,6 +11,14 @@ pub fn parse(text: &str) -> Result<Uuid, uuid::Error> {
     text.parse()
 }
 
+/// Reads an id that selects something, where empty selects everything.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_filter(text: &str) -> Result<Option<Uuid>, uuid::Error> {
+    if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
+}
+
 /// The key of "was it accepted?": one customer's one request, in 128 bits (a truncated SHA-256), because a database
 /// indexes 16 bytes better than two texts.
 #[must_use]

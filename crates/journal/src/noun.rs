@@ -87,14 +87,6 @@ pub struct Cause {
     pub tracestate: Option<Arc<str>>,
 }
 
-impl Cause {
-    /// A cause without a trace.
-    #[must_use]
-    pub fn new(causation_id: Uuid) -> Self {
-        Self { causation_id, ..Self::default() }
-    }
-}
-
 /// Where a noun is kept: its own struct is the row.
 pub trait Table: Noun + FromQueryResult + ModelTrait<Entity: EntityTrait<Model = Self>> {
     /// One query for all of them. The writer adds the locks that a database needs.

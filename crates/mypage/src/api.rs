@@ -63,9 +63,7 @@ impl MyPageService for Api {
     ) -> Result<Response<ListMyOrdersResponse>, Status> {
         let ListMyOrdersRequest { customer_id, page_size, page_token, states, order_id } =
             request.into_inner();
-        let order_id = Some(order_id).filter(|id| !id.is_empty());
-        let order_id = order_id.map(|id| ids::parse(&id)).transpose();
-        let order_id = order_id
+        let order_id = ids::parse_filter(&order_id)
             .map_err(|error| Problem::invalid(ERROR_DOMAIN, "order_id", &error.to_string()))?;
         let filter = Filter { customer_id, states, order_id };
         let page = Page::read(page_size, &page_token, &format!("{filter:?}"))

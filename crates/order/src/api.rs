@@ -86,8 +86,8 @@ impl OrderService for Api {
     ) -> Result<Response<ListOrdersResponse>, Status> {
         let ListOrdersRequest { page_size, page_token, states, customer_id, order_id } =
             request.into_inner();
-        let order_id = Some(order_id).filter(|id| !id.is_empty());
-        let order_id = order_id.map(|id| read_id("order_id", &id)).transpose()?;
+        let order_id = ids::parse_filter(&order_id)
+            .map_err(|error| Problem::invalid(ERROR_DOMAIN, "order_id", &error.to_string()))?;
         let filter = Filter { states, customer_id, order_id };
         let page = Page::read(page_size, &page_token, &format!("{filter:?}"))
             .map_err(|error| Problem::invalid(ERROR_DOMAIN, "page_token", &error.to_string()))?;

@@ -114,29 +114,25 @@ impl Till {
         price: Result<Money, menu::Refusal>,
         cause: Cause,
     ) -> Result<Order, Error> {
-        let Wish { request_id, request_key, body_hash, customer_id, lines, encoded, token } = wish;
         let order_id = Uuid::now_v7();
         let order = match price {
             Ok(total) => {
                 let placing = Placing {
                     order_id,
-                    request_key,
-                    request_id,
-                    body_hash,
-                    customer_id,
-                    lines: encoded,
+                    request_key: wish.request_key,
+                    request_id: wish.request_id,
+                    body_hash: wish.body_hash,
+                    customer_id: wish.customer_id,
+                    lines: wish.encoded,
                     total,
                 };
                 self.writer.act(Command::Place(placing), cause.clone()).await?
             }
-            Err(refusal) => match store::by_request(&self.pool, request_key).await? {
-                Some(order) => order.repeated(&body_hash).map_err(writer::Error::Refused)?,
-                None => return Err(refusal.into()),
-            },
+            Err(refusal) => self.granted(&wish).await?.ok_or(refusal)?,
         };
         if order.known().state() == OrderState::Placed {
             let first = order.order_id == order_id;
-            self.pay(order, lines, token, cause, first).await
+            self.pay(order, wish.lines, wish.token, cause, first).await
         } else {
             Ok(order)
         }
@@ -217,8 +213,8 @@ impl Till {
         let answer = self.in_time(payment.void_payment(void)).await;
         let answer = answer.map_err(|status| Error::Pay { order_id, first: false, status })?;
         // a fact, not a command of a caller's: a full queue must not keep it out
-        let heard = vec![(told(order_id, answer.into_inner().payment)?, cause)];
-        Ok(self.writer.hear(heard).await.into_iter().collect::<Result<(), _>>()?)
+        self.writer.record(told(order_id, answer.into_inner().payment)?, cause).await?;
+        Ok(())
     }
 
     /// What Payment answers, all of it: the channel only sees to it that an answer begins in time.

@@ -188,7 +188,7 @@ fn read_id(field: &'static str, id: &str) -> Result<Uuid, Problem> {
 
 /// Empty is no filter.
 fn read_filter(field: &'static str, id: &str) -> Result<Option<Uuid>, Problem> {
-    Some(id).filter(|id| !id.is_empty()).map(|id| read_id(field, id)).transpose()
+    ids::parse_filter(id).map_err(|error| Problem::invalid(ERROR_DOMAIN, field, &error.to_string()))
 }
 
 fn read_page(size: i32, token: &str, filter: &str) -> Result<Page, Problem> {

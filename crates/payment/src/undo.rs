@@ -94,8 +94,7 @@ impl Undoer {
                 .await
                 .map_err(|_elapsed| Error::Late)??;
             // a fact for the writer, not a command of a caller's: a full queue must not keep the money
-            let undone = vec![(Command::Undone { order_id }, Cause::default())];
-            self.writer.hear(undone).await.into_iter().collect::<Result<(), _>>()?;
+            self.writer.record(Command::Undone { order_id }, Cause::default()).await?;
             Ok(())
         };
         (order_id, undone.await)

@@ -195,7 +195,11 @@ impl Keeper {
 }
 
 pub(crate) fn cause() -> Cause {
-    Cause { traceparent: Some("00-trace".into()), ..Cause::new(Uuid::from_u128(9)) }
+    Cause {
+        causation_id: Uuid::from_u128(9),
+        traceparent: Some("00-trace".into()),
+        tracestate: None,
+    }
 }
 
 /// "So much is to be added": seconds are the count, nanos the tally. Without nanos it cannot be read.
