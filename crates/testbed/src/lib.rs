@@ -4,10 +4,15 @@
 //! Only a dev-dependency. Nothing here sleeps: a test waits for a condition, with a deadline that ends in a clear error.
 
 mod ear;
+mod engine;
+mod nats;
 mod ports;
+mod server;
 mod shop;
 
 pub use ear::{Ear, names};
+pub use engine::{DatabaseServer, Engine};
+pub use nats::Nats;
 pub use shop::{Addresses, Process, Shop, run};
 
 use std::{future::Future, time::Duration};
