@@ -5,6 +5,7 @@
 
 mod ear;
 mod engine;
+pub mod matrix;
 mod nats;
 mod ports;
 mod server;
