@@ -35,6 +35,10 @@ pub struct Envelope {
     pub tracestate: Option<Arc<str>>,
     /// The encoded message.
     pub payload: Bytes,
+    /// `ce-audience`: the one consumer it is told again for; all others have heard it, and need not read it.
+    pub audience: Option<Arc<str>>,
+    /// What the bus knows repeats by, if not by the id: an event that is told again on purpose is no repeat.
+    pub message_id: Option<Arc<str>>,
 }
 
 impl Envelope {
@@ -53,7 +57,14 @@ impl Envelope {
             traceparent: None,
             tracestate: None,
             payload: event.encode_to_vec().into(),
+            audience: None,
+            message_id: None,
         }
+    }
+
+    /// Whether the consumer of this name is to read it.
+    pub(crate) fn is_for(&self, consumer: &str) -> bool {
+        self.audience.as_deref().is_none_or(|audience| audience == consumer)
     }
 }
 

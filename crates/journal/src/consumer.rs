@@ -105,6 +105,10 @@ impl<N: Noun> Consumer<N> {
     async fn handle(&self, attempts: Vec<Attempt>, stalls: &mut u32) -> Vec<Again> {
         let (mut facts, mut heard, mut dead) = (Vec::new(), Vec::new(), Vec::new());
         for attempt in attempts {
+            if !attempt.delivery.event.is_for(self.name) {
+                attempt.delivery.done(); // unread: it is told again for somebody else
+                continue;
+            }
             match self.routes.read(&attempt.delivery.event) {
                 Ok(fact) => {
                     facts.push((fact, cause(&attempt.delivery.event)));
@@ -179,7 +183,7 @@ async fn wait(Again { attempts, after }: Again) -> Vec<Attempt> {
 }
 
 /// An event as a cause.
-fn cause(event: &Envelope) -> Cause {
+pub(crate) fn cause(event: &Envelope) -> Cause {
     Cause {
         causation_id: event.id,
         traceparent: event.traceparent.clone(),

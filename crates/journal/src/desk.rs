@@ -3,7 +3,8 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use sea_orm::{DbErr, EntityTrait, Iterable as _, PrimaryKeyToColumn, sea_query::OnConflict};
+use futures::future::BoxFuture;
+use sea_orm::{DatabaseTransaction, DbErr, EntityTrait, Iterable as _, PrimaryKeyToColumn, sea_query::OnConflict};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -49,12 +50,19 @@ pub(crate) enum Reply<N: Noun> {
 pub(crate) enum Facts<N: Noun> {
     Heard(Vec<Item<N>>),
     Letters(Vec<Letter>, oneshot::Sender<Outcome<(), N>>),
+    Chore(Chore, oneshot::Sender<Outcome<u64, N>>),
 }
+
+/// Work on the database that is no noun's, and may be done twice; how many rows it changed.
+pub(crate) type Chore =
+    Box<dyn for<'a> FnOnce(&'a DatabaseTransaction) -> BoxFuture<'a, Result<u64, DbErr>> + Send + Sync>;
 
 /// What one transaction stores.
 struct Batch<N: Noun> {
     items: Vec<Item<N>>,
     letters: Vec<Letters<N>>,
+    /// Each in a transaction of its own, after that of the others.
+    chores: Vec<(Chore, oneshot::Sender<Outcome<u64, N>>)>,
 }
 
 type Letters<N> = (Vec<Letter>, oneshot::Sender<Outcome<(), N>>);
@@ -115,8 +123,24 @@ impl<N: Table> Desk<N> {
         }
     }
 
+    async fn settle(&self, mut batch: Batch<N>) {
+        let chores = std::mem::take(&mut batch.chores);
+        self.store(batch).await;
+        for (chore, reply) in chores {
+            let done = self.chore(chore).await;
+            let _nobody_waits = reply.send(done.map_err(|error| Error::Store(Arc::new(error))));
+        }
+    }
+
+    async fn chore(&self, chore: Chore) -> Result<u64, DbErr> {
+        let tx = self.database.begin().await?;
+        let rows = chore(&tx).await?;
+        tx.commit().await?;
+        Ok(rows)
+    }
+
     /// A batch that cannot be stored is done one by one, so that one bad item never fails its neighbours.
-    async fn settle(&self, batch: Batch<N>) {
+    async fn store(&self, batch: Batch<N>) {
         let mut attempt = 1;
         let failure = loop {
             match self.write(&batch).await {
@@ -128,7 +152,7 @@ impl<N: Table> Desk<N> {
         };
         if batch.len() > 1 && !database::is_away(&failure) {
             for one in batch.split() {
-                Box::pin(self.settle(one)).await;
+                Box::pin(self.store(one)).await;
             }
         } else {
             batch.fail(&Arc::new(failure));
@@ -207,27 +231,26 @@ async fn marks_due(outbox: Option<&Outbox>) {
 
 impl<N: Noun> Batch<N> {
     fn new() -> Self {
-        Self { items: Vec::new(), letters: Vec::new() }
+        Self { items: Vec::new(), letters: Vec::new(), chores: Vec::new() }
     }
 
     fn hear(&mut self, facts: Facts<N>) {
         match facts {
             Facts::Heard(items) => self.items.extend(items),
             Facts::Letters(letters, reply) => self.letters.push((letters, reply)),
+            Facts::Chore(chore, reply) => self.chores.push((chore, reply)),
         }
     }
 
     fn len(&self) -> usize {
-        self.items.len() + self.letters.iter().map(|(letters, _)| letters.len()).sum::<usize>()
+        let letters = self.letters.iter().map(|(letters, _)| letters.len()).sum::<usize>();
+        self.items.len() + letters + self.chores.len()
     }
 
     fn split(self) -> impl Iterator<Item = Self> {
-        let items =
-            self.items.into_iter().map(|item| Self { items: vec![item], letters: Vec::new() });
-        let letters = self
-            .letters
-            .into_iter()
-            .map(|letters| Self { items: Vec::new(), letters: vec![letters] });
+        let items = self.items.into_iter().map(|item| Self { items: vec![item], ..Self::new() });
+        let letters =
+            self.letters.into_iter().map(|letters| Self { letters: vec![letters], ..Self::new() });
         items.chain(letters)
     }
 

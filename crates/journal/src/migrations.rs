@@ -11,7 +11,7 @@ use crate::{dead_letters, outbox::row};
 /// For a service to put before its own.
 #[must_use]
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-    [Step::Outbox, Step::Unpublished, Step::DeadLetters]
+    [Step::Outbox, Step::Unpublished, Step::DeadLetters, Step::BySubject]
         .into_iter()
         .map(|step| -> Box<dyn MigrationTrait> { Box::new(step) })
         .collect()
@@ -37,6 +37,7 @@ enum Step {
     Outbox,
     Unpublished,
     DeadLetters,
+    BySubject,
 }
 
 impl MigrationName for Step {
@@ -45,6 +46,7 @@ impl MigrationName for Step {
             Self::Outbox => "journal_0001_outbox",
             Self::Unpublished => "journal_0002_unpublished",
             Self::DeadLetters => "journal_0003_dead_letters",
+            Self::BySubject => "journal_0004_outbox_by_subject",
         }
     }
 }
@@ -67,6 +69,18 @@ impl MigrationTrait for Step {
                 manager.create_index(index).await
             }
             Self::DeadLetters => create_clustered(manager, dead_letters()).await,
+            Self::BySubject => {
+                // all that happened to one thing: a person asks for it, and a replay. Subjects are UUIDv7s as a rule, and what
+                // is young has most of the events, so that the rows go to the end of the index
+                let index = Index::create()
+                    .if_not_exists()
+                    .name("outbox_by_subject")
+                    .table(row::Entity)
+                    .col(row::Column::Subject)
+                    .col(row::Column::Id)
+                    .take();
+                manager.create_index(index).await
+            }
         }
     }
 }
