@@ -39,7 +39,7 @@ pub struct Ops<N: Table> {
     bus: Bus,
     record: Record,
     letters: Letters<N>,
-    /// As people name the service, for the log.
+    /// The service's name, which is also its consumer's.
     name: &'static str,
 }
 
@@ -104,7 +104,7 @@ impl<N: Table> OpsService for Ops<N> {
         let letters = self.letters.list(page.before, page.limit()).await;
         let letters = letters.map_err(|error| unread(&error))?;
         let (letters, next_page_token) = page.cut(letters, |letter| letter.id);
-        let dead_letters = letters.iter().map(wire::letter).collect();
+        let dead_letters = letters.iter().map(|letter| wire::letter(self.name, letter)).collect();
         Ok(Response::new(ListDeadLettersResponse { dead_letters, next_page_token }))
     }
 
@@ -115,7 +115,7 @@ impl<N: Table> OpsService for Ops<N> {
         let id = read_id("dead_letter_id", &request.get_ref().dead_letter_id)?;
         let letter = self.letters.redrive(id).await.map_err(unmoved)?;
         tracing::info!(event.id = %id, "{}: the dead letter {} is handled", self.name, shown(&letter));
-        let dead_letter = Some(wire::letter(&letter));
+        let dead_letter = Some(wire::letter(self.name, &letter));
         Ok(Response::new(RedriveDeadLetterResponse { dead_letter }))
     }
 
@@ -128,7 +128,7 @@ impl<N: Table> OpsService for Ops<N> {
         let letter = self.letters.discard(id).await.map_err(unmoved)?;
         // the only trace that is left of it
         tracing::warn!(event.id = %id, reason, error = letter.error, "{}: the dead letter {} is given up", self.name, shown(&letter));
-        let dead_letter = Some(wire::letter(&letter));
+        let dead_letter = Some(wire::letter(self.name, &letter));
         Ok(Response::new(DiscardDeadLetterResponse { dead_letter }))
     }
 

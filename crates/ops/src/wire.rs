@@ -14,7 +14,7 @@ pub(crate) fn event(Entry { event, published }: &Entry) -> Event {
     to_wire(event, *published)
 }
 
-pub(crate) fn letter(letter: &Letter) -> DeadLetter {
+pub(crate) fn letter(service: &str, letter: &Letter) -> DeadLetter {
     DeadLetter {
         dead_letter_id: letter.id.to_string(),
         // it came over the bus
@@ -22,6 +22,7 @@ pub(crate) fn letter(letter: &Letter) -> DeadLetter {
         reason: letter.error.clone(),
         attempts: letter.attempts,
         create_time: Some(letter.dead_time.into()),
+        service: service.to_owned(),
     }
 }
 
