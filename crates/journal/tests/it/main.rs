@@ -1,6 +1,8 @@
 //! The journal by what it offers, with a noun of its own: a tally, which counts.
 
 mod consuming;
+mod letters;
+mod record;
 mod relaying;
 #[allow(
     unreachable_pub,
