@@ -1,9 +1,9 @@
 //! The writer's desk. It takes what waits, loads the nouns concerned with one query, lets them decide in memory, and stores
 //! nouns and facts in one transaction; then it answers. A batch costs about six statements whatever its size.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, panic::AssertUnwindSafe, sync::Arc};
 
-use futures::future::BoxFuture;
+use futures::{FutureExt as _, future::BoxFuture};
 use sea_orm::{DatabaseTransaction, DbErr, EntityTrait, Iterable as _, PrimaryKeyToColumn, sea_query::OnConflict};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::{
     Cause, Database, Envelope, Noun, Outbox, Table, Time, database,
     dead_letters::{self, Model as Letter},
-    fold::{Changes, Fold, No},
+    fold::{self, Changes, Fold, No},
     rows,
     watch::Watches,
     writer::Error,
@@ -134,7 +134,9 @@ impl<N: Table> Desk<N> {
 
     async fn chore(&self, chore: Chore) -> Result<u64, DbErr> {
         let tx = self.database.begin().await?;
-        let rows = chore(&tx).await?;
+        // its bug is its caller's error, and nobody else's
+        let rows = AssertUnwindSafe(chore(&tx)).catch_unwind().await;
+        let rows = rows.map_err(|panic| DbErr::Custom(fold::panic_message(&*panic)))??;
         tx.commit().await?;
         Ok(rows)
     }

@@ -70,7 +70,11 @@ impl<C> Routes<C> {
         self.0.keys().cloned().collect()
     }
 
-    pub(crate) fn read(&self, envelope: &Envelope) -> Result<C, Malformed> {
+    /// What an event tells.
+    ///
+    /// # Errors
+    /// It is malformed, or of a kind that nobody asked for.
+    pub fn read(&self, envelope: &Envelope) -> Result<C, Malformed> {
         let route = self.0.get(&envelope.kind);
         route.ok_or_else(|| Malformed::new(format!("nobody asked for {}", envelope.kind)))?(
             envelope,
