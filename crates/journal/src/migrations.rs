@@ -14,7 +14,7 @@ use crate::{database, dead_letters, marks, outbox::row};
 /// For a service to put before its own.
 #[must_use]
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-    [Step::Outbox, Step::Unpublished, Step::DeadLetters, Step::Streams]
+    [Step::Outbox, Step::Unpublished, Step::DeadLetters, Step::Streams, Step::BySubject]
         .into_iter()
         .map(|step| -> Box<dyn MigrationTrait> { Box::new(step) })
         .collect()
@@ -89,6 +89,7 @@ enum Step {
     Unpublished,
     DeadLetters,
     Streams,
+    BySubject,
 }
 
 impl MigrationName for Step {
@@ -98,6 +99,7 @@ impl MigrationName for Step {
             Self::Unpublished => "journal_0002_unpublished",
             Self::DeadLetters => "journal_0003_dead_letters",
             Self::Streams => "journal_0004_streams",
+            Self::BySubject => "journal_0005_outbox_by_subject",
         }
     }
 }
@@ -119,6 +121,18 @@ impl MigrationTrait for Step {
             }
             Self::DeadLetters => create_clustered(manager, dead_letters(manager)).await,
             Self::Streams => create_clustered(manager, streams()).await,
+            Self::BySubject => {
+                // all that happened to one thing: a person asks for it, and a replay. Subjects are UUIDv7s as a rule, and what
+                // is young has most of the events, so that the rows go to the end of the index
+                let index = Index::create()
+                    .if_not_exists()
+                    .name("outbox_by_subject")
+                    .table(row::Entity)
+                    .col(row::Column::Subject)
+                    .col(row::Column::Id)
+                    .take();
+                create_index(manager, index).await
+            }
         }
     }
 }

@@ -27,6 +27,7 @@ use contract::{
 use events::Numbers;
 use journal::{Bus, Database, Outbox, Writer, consumer, database, writer};
 use mesh::{Deadlines, Listener, Server, Serving};
+use ops::{Ops, OpsServiceServer};
 use std::{net::SocketAddr, time::Duration};
 use store::Migrator;
 use ticket::Model as Ticket;
@@ -79,6 +80,7 @@ pub async fn serve(
     let outbox = Outbox::open(host, &db, bus, "/starcoffee/make");
     let writer: Writer<Ticket> = Writer::open(host, &db, Some(outbox), writer::Config::default());
     let routes = events::routes(Numbers::after(store::last_number(&db.pool).await?));
+    let ops = Ops::open(host, bus, &db, "make", routes.clone(), &writer);
     consumer::open(host, bus, "make", routes, &writer, consumer::Config::default());
 
     let pool = db.pool;
@@ -87,6 +89,7 @@ pub async fn serve(
         host.spawn("the automatic barista", barista.work(host.clone()));
     }
     let api = Api { host: host.clone(), writer, pool };
+    let server = server.beside(OpsServiceServer::new(ops), ops::deadlines())?;
     let serving = server.serve(host, listener, MakeServiceServer::new(api))?;
     serving.ready();
     Ok(serving)

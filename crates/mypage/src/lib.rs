@@ -24,6 +24,7 @@ use contract::{
 use journal::{Bus, Database, Writer, consumer, database, writer};
 use mesh::{Deadlines, Listener, Server, Serving};
 use my_order::Model as MyOrder;
+use ops::{Ops, OpsServiceServer};
 use std::{net::SocketAddr, time::Duration};
 use store::Migrator;
 
@@ -72,9 +73,11 @@ pub async fn serve(
     let db = Database::open(database).await?;
     db.migrate::<Migrator>().await?;
     let writer: Writer<MyOrder> = Writer::open(host, &db, None, writer::Config::default());
+    let ops = Ops::open(host, bus, &db, "mypage", events::routes(), &writer);
     consumer::open(host, bus, "mypage", events::routes(), &writer, consumer::Config::default());
 
     let api = Api { host: host.clone(), writer, pool: db.pool };
+    let server = server.beside(OpsServiceServer::new(ops), ops::deadlines())?;
     let serving = server.serve(host, listener, MyPageServiceServer::new(api))?;
     serving.ready();
     Ok(serving)

@@ -268,7 +268,7 @@ pub(crate) fn added(id: i32, count: i64) -> Arc<Envelope> {
     Arc::new(Envelope::of(SOURCE, Uuid::from_u128(1), &event))
 }
 
-fn routes() -> Routes<Add> {
+pub(crate) fn routes() -> Routes<Add> {
     Routes::new().on(|_meta, event: Added| match u128::try_from(event.nanos) {
         Ok(id) if id > 0 => Ok(add(id, event.seconds)),
         _ => Err(Malformed::missing("nanos")),

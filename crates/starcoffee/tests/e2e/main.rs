@@ -3,6 +3,7 @@
 mod cancelling;
 mod commands;
 mod crashing;
+mod events;
 mod filling;
 mod loading;
 mod opening;
