@@ -31,7 +31,7 @@ use contract::{
     order::v1::order_service_server::{OrderServiceServer, SERVICE_NAME},
     payment::v1::payment_service_client::PaymentServiceClient,
 };
-use journal::{Bus, Database, Outbox, Writer, consumer, writer};
+use journal::{Audience, Bus, Database, Outbox, Writer, audience, consumer, writer};
 use mesh::{Deadlines, Listener, Server, Serving};
 use order::Model as Order;
 use settle::Settler;
@@ -101,6 +101,7 @@ pub async fn serve(
     let writer: Writer<Order> = Writer::open(host, &db, Some(outbox), writer::Config::default());
     consumer::open(host, bus, "order", events::routes(), &writer, consumer::Config::default());
 
+    let audience = Audience::open(host, &db, &writer, audience::Config::default());
     let till = Arc::new(Till {
         host: host.clone(),
         writer,
@@ -111,7 +112,7 @@ pub async fn serve(
     });
     let settler = Settler { till: till.clone(), db, after: settle_after };
     host.spawn("the settler", settler.work(host.clone()));
-    let api = Api { host: host.clone(), menu, till, wishes: Attempts::new() };
+    let api = Api { host: host.clone(), menu, till, audience, wishes: Attempts::new() };
     let serving = server.serve(host, listener, OrderServiceServer::new(api))?;
     serving.ready();
     Ok(serving)

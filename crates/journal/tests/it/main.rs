@@ -7,4 +7,5 @@ mod relaying;
     reason = "what SeaORM derives from a row is pub, and so is what a row is made of"
 )]
 mod tally;
+mod watching;
 mod writing;
