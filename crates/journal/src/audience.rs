@@ -169,11 +169,12 @@ impl<N: Watched> Audience<N> {
     /// What is watched now; a new walk begins.
     fn interests(&self) -> Vec<N::Interest> {
         let mut seats = self.0.seats.lock().expect("no panic while locked");
+        let last = seats.walk;
         seats.walk += 1;
         seats.groups.retain(|_interest, group| {
             group.watches.retain(|watch| watch.strong_count() > 0);
-            // it was told before any query of this walk begins: none finds it older
-            group.told.retain(|_key, told| !told.ended);
+            // no query finds it any more, least of all an older state of it
+            group.told.retain(|_key, told| !told.ended || told.walk == last);
             !group.watches.is_empty()
         });
         seats.groups.keys().cloned().collect()
