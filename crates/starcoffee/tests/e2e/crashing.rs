@@ -3,7 +3,7 @@
 use crate::{binary, loading::Load};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use std::time::Duration;
-use testbed::Shop;
+use testbed::{Doors as _, Shop};
 
 const KILLS: u32 = 20;
 /// All at once: payments that are slow, declined, failing or never answered, cancels, and a barista who never rests.

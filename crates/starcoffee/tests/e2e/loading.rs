@@ -3,7 +3,7 @@
 use crate::{binary, open, tables};
 use serde_json::Value;
 use std::{fs, path::PathBuf, process::ExitStatus, time::Duration};
-use testbed::{Process, Shop, until};
+use testbed::{Doors as _, Process, Shop, until};
 
 /// A load under way.
 pub(crate) struct Load {
