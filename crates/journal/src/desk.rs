@@ -6,12 +6,12 @@ use std::{collections::BTreeSet, sync::Arc};
 use sea_orm::{DbErr, EntityTrait, Iterable as _, PrimaryKeyToColumn, sea_query::OnConflict};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::{
     Cause, Database, Envelope, Noun, Outbox, Table, Time, database,
     dead_letters::{self, Model as Letter},
     fold::{Changes, Fold, No},
+    marks::{self, Mark},
     rows,
     watch::Watches,
     writer::Error,
@@ -139,13 +139,14 @@ impl<N: Table> Desk<N> {
         let marks = self.outbox.as_ref().map(Outbox::marks).unwrap_or_default();
         let written = self.transact(batch, &marks).await;
         match &self.outbox {
-            Some(outbox) if written.is_err() && !marks.is_empty() => outbox.published(marks),
-            _ => {}
+            Some(outbox) if written.is_err() && !marks.is_empty() => outbox.unwritten(marks),
+            Some(_) => marks::written(&marks),
+            None => {}
         }
         written
     }
 
-    async fn transact(&self, batch: &Batch<N>, marks: &[Uuid]) -> Result<Written<N>, DbErr> {
+    async fn transact(&self, batch: &Batch<N>, marks: &[Mark]) -> Result<Written<N>, DbErr> {
         let now = Time::now();
         let tx = self.database.begin().await?;
         // in the order of their keys, in which databases with row locks take them
@@ -172,7 +173,7 @@ impl<N: Table> Desk<N> {
             Some(outbox) => outbox.append(&tx, news, now).await?,
             None => Vec::new(),
         };
-        Outbox::mark(&tx, marks).await?;
+        marks::write(&tx, marks).await?;
         for (letters, _) in &batch.letters {
             dead_letters::put(&tx, letters).await?;
         }

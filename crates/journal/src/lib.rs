@@ -19,6 +19,13 @@ mod dead_letters;
 mod desk;
 mod embedded;
 mod fold;
+mod heal;
+mod jetstream;
+#[allow(
+    unreachable_pub,
+    reason = "what SeaORM derives from a row is pub, and so is what a row is made of"
+)]
+mod marks;
 mod migrations;
 mod noun;
 pub mod outbox;

@@ -6,12 +6,12 @@ use sea_orm::{
 };
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager, async_trait::async_trait};
 
-use crate::{dead_letters, outbox::row};
+use crate::{dead_letters, marks, outbox::row};
 
 /// For a service to put before its own.
 #[must_use]
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-    [Step::Outbox, Step::Unpublished, Step::DeadLetters]
+    [Step::Outbox, Step::Unpublished, Step::DeadLetters, Step::Streams]
         .into_iter()
         .map(|step| -> Box<dyn MigrationTrait> { Box::new(step) })
         .collect()
@@ -37,6 +37,7 @@ enum Step {
     Outbox,
     Unpublished,
     DeadLetters,
+    Streams,
 }
 
 impl MigrationName for Step {
@@ -45,6 +46,7 @@ impl MigrationName for Step {
             Self::Outbox => "journal_0001_outbox",
             Self::Unpublished => "journal_0002_unpublished",
             Self::DeadLetters => "journal_0003_dead_letters",
+            Self::Streams => "journal_0004_streams",
         }
     }
 }
@@ -67,6 +69,7 @@ impl MigrationTrait for Step {
                 manager.create_index(index).await
             }
             Self::DeadLetters => create_clustered(manager, dead_letters()).await,
+            Self::Streams => create_clustered(manager, streams()).await,
         }
     }
 }
@@ -79,6 +82,8 @@ fn outbox() -> TableCreateStatement {
         .table(row::Entity)
         .col(column(Column::Id).uuid().primary_key())
         .col(column(Column::Published).integer())
+        .col(column(Column::Edition).integer())
+        .col(ColumnDef::new(Column::StreamSequence).big_integer().null())
         .col(column(Column::Kind).string_len(200))
         .col(column(Column::Subject).uuid())
         .col(column(Column::Time).big_integer())
@@ -87,6 +92,19 @@ fn outbox() -> TableCreateStatement {
         .col(ColumnDef::new(Column::Traceparent).string_len(55).null())
         .col(ColumnDef::new(Column::Tracestate).string_len(512).null())
         .col(column(Column::Payload).blob())
+        .take()
+}
+
+fn streams() -> TableCreateStatement {
+    use marks::stream::{Column, Entity};
+    let column = |column| ColumnDef::new(column).not_null().take();
+    TableCreateStatement::new()
+        .if_not_exists()
+        .table(Entity)
+        .col(column(Column::Name).string_len(200).primary_key())
+        .col(column(Column::Created).big_integer())
+        .col(column(Column::Sequence).big_integer())
+        .col(column(Column::MessageId).string_len(100))
         .take()
 }
 

@@ -7,6 +7,7 @@ mod doors;
 mod ear;
 mod engine;
 mod fleet;
+pub mod matrix;
 mod nats;
 mod ports;
 mod server;

@@ -1,6 +1,7 @@
 //! The journal by what it offers, with a noun of its own: a tally, which counts.
 
 mod consuming;
+mod nats;
 mod relaying;
 #[allow(
     unreachable_pub,
