@@ -152,7 +152,10 @@ impl Bus {
     /// # Errors
     /// They are not, or not all: publish them again.
     pub async fn publish(&self, events: Vec<Arc<Envelope>>) -> Result<(), Error> {
-        self.publish_each(&events, None).await.into_iter().try_for_each(|published| published.map(drop))
+        self.publish_each(&events, None)
+            .await
+            .into_iter()
+            .try_for_each(|published| published.map(drop))
     }
 
     /// As [`Self::publish`]: what became of each. `generation`: of the stream that they are meant for, if there is one.

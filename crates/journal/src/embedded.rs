@@ -174,7 +174,8 @@ mod tests {
     #[tokio::test]
     async fn an_event_is_published_when_every_subscriber_has_handled_it() {
         let bus = Bus::embedded();
-        let (mut one, mut other) = (bus.subscribe(None, timestamps()), bus.subscribe(None, timestamps()));
+        let (mut one, mut other) =
+            (bus.subscribe(None, timestamps()), bus.subscribe(None, timestamps()));
         let mut deaf = bus.subscribe(None, vec!["starcoffee.Nothing".into()]);
         bus.open();
         let publish = bus.publish(events(2));

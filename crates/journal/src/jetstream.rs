@@ -96,12 +96,14 @@ impl JetStream {
         let look = Arc::new(Notify::new());
         let stream = Arc::new(stream);
         let (kept, settings) = (stream.clone(), config.clone());
-        let keeper =
-            keeper::Keeper::new(context.clone(), kept, settings, tell_ready, look.clone());
+        let keeper = keeper::Keeper::new(context.clone(), kept, settings, tell_ready, look.clone());
         host.spawn_last(format!("the keeper of the stream {}", stream.name), {
             keeper.run(news, host.closing())
         });
-        host.spawn_last("what tells NATS what is handled", pull::ack(client, to_ack, host.closing()));
+        host.spawn_last(
+            "what tells NATS what is handled",
+            pull::ack(client, to_ack, host.closing()),
+        );
         let (atomic, max_age) = (config.atomic_publish, config.max_age);
         let (failures, host) = (Arc::default(), host.clone());
         Ok(Self { context, stream, atomic, max_age, ready, look, failures, acks, host })
@@ -163,8 +165,10 @@ async fn options(
     let mut options = ConnectOptions::new()
         .retry_on_initial_connect()
         .max_reconnects(None)
-        .reconnect_delay_callback(|attempts| {
-            RECONNECT.after(u32::try_from(attempts).unwrap_or(u32::MAX))
+        .reconnect_delay_callback(|attempts| match u32::try_from(attempts) {
+            Ok(0 | 1) => Duration::ZERO,
+            Ok(attempts) => RECONNECT.after(attempts - 1),
+            Err(_very_many) => RECONNECT.most,
         })
         .connection_timeout(ANSWER_WITHIN)
         .request_timeout(Some(ANSWER_WITHIN))

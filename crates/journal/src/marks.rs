@@ -74,7 +74,8 @@ pub(crate) async fn write(tx: &DatabaseTransaction, marks: &[Mark]) -> Result<()
             Mark::Published(id) => published.push(*id),
             Mark::Stored { id, sequence } => stored.push((*id, *sequence)),
             Mark::Newest { sequence, .. } => {
-                if !matches!(newest, Some(Mark::Newest { sequence: known, .. }) if known >= sequence) {
+                if !matches!(newest, Some(Mark::Newest { sequence: known, .. }) if known >= sequence)
+                {
                     newest = Some(mark);
                 }
             }

@@ -278,13 +278,7 @@ fn drift(wanted: &stream::Config, found: &stream::Config, bytes: bool) -> Vec<Dr
     macro_rules! field {
         ($field:ident, $loses:expr, $name:expr) => {
             let (wanted, found) = (&wanted.$field, &found.$field);
-            differ(
-                wanted != found,
-                $loses,
-                $name,
-                format!("{wanted:?}"),
-                format!("{found:?}"),
-            );
+            differ(wanted != found, $loses, $name, format!("{wanted:?}"), format!("{found:?}"));
         };
     }
     field!(storage, true, "storage");

@@ -1,9 +1,14 @@
 //! Publishing to the stream: one by one, all on their way at once, or many as one batch.
 
-use std::{sync::{Arc, atomic::Ordering}, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use async_nats::jetstream::{
-    ErrorCode, context::{PublishError, PublishErrorKind}, message::PublishMessage,
+    ErrorCode,
+    context::{PublishError, PublishErrorKind},
+    message::PublishMessage,
 };
 use futures::future::join_all;
 use uuid::Uuid;
@@ -76,7 +81,11 @@ impl JetStream {
             Ok(ack) => ack.await.map(|ack| Some(ack.sequence)),
             Err(error) => Err(error),
         });
-        join_all(acknowledged).await.into_iter().map(|ack| ack.map_err(|error| meaning(&error))).collect()
+        join_all(acknowledged)
+            .await
+            .into_iter()
+            .map(|ack| ack.map_err(|error| meaning(&error)))
+            .collect()
     }
 
     /// None: it has to be done one by one. The server takes no batch with a message that it knows, and when its answer is
@@ -107,7 +116,8 @@ impl JetStream {
 
     async fn wait_after(&self, published: &Published) {
         let failed = |error: &Error| !matches!(error, Error::TooLarge);
-        let Some(error) = published.iter().filter_map(|one| one.as_ref().err()).find(|error| failed(error))
+        let Some(error) =
+            published.iter().filter_map(|one| one.as_ref().err()).find(|error| failed(error))
         else {
             if self.failures.swap(0, Ordering::Relaxed) > 0 {
                 tracing::info!("NATS takes events again");
@@ -135,15 +145,29 @@ fn meaning(error: &PublishError) -> Error {
     use std::error::Error as _;
     match error.kind() {
         PublishErrorKind::MaxPayloadExceeded => Error::TooLarge,
-        PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe | PublishErrorKind::MaxAckPending => Error::Unknown,
-        PublishErrorKind::StreamNotFound => Error::Refused("there is no stream for them".to_owned()),
-        PublishErrorKind::WrongLastMessageId | PublishErrorKind::WrongLastSequence | PublishErrorKind::Other => {
-            let refusal = error.source().and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>());
+        PublishErrorKind::TimedOut
+        | PublishErrorKind::BrokenPipe
+        | PublishErrorKind::MaxAckPending => Error::Unknown,
+        PublishErrorKind::StreamNotFound => {
+            Error::Refused("there is no stream for them".to_owned())
+        }
+        PublishErrorKind::WrongLastMessageId
+        | PublishErrorKind::WrongLastSequence
+        | PublishErrorKind::Other => {
+            let refusal = error
+                .source()
+                .and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>());
             let text = refusal.map_or_else(|| error.to_string(), ToString::to_string);
             match refusal.map(async_nats::jetstream::Error::error_code) {
                 Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) => Error::TooLarge,
-                Some(ErrorCode::STREAM_STORE_FAILED) if text.contains("maximum") => Error::Full(text),
-                Some(ErrorCode::ACCOUNT_RESOURCES_EXCEEDED | ErrorCode::STORAGE_RESOURCES_EXCEEDED | ErrorCode::INSUFFICIENT_RESOURCES) => Error::Full(text),
+                Some(ErrorCode::STREAM_STORE_FAILED) if text.contains("maximum") => {
+                    Error::Full(text)
+                }
+                Some(
+                    ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
+                    | ErrorCode::STORAGE_RESOURCES_EXCEEDED
+                    | ErrorCode::INSUFFICIENT_RESOURCES,
+                ) => Error::Full(text),
                 _ => Error::Refused(text),
             }
         }

@@ -11,6 +11,7 @@ use async_nats::{
             AckPolicy, DeliverPolicy, PullConsumer, StreamError,
             pull::{Config, Stream as Pull},
         },
+        context::ConsumerInfoErrorKind,
         stream::ConsumerErrorKind,
     },
 };
@@ -163,7 +164,8 @@ impl JetStream {
             inactive_threshold: if durable.is_some() { Duration::ZERO } else { EPHEMERAL },
             ..Config::default()
         };
-        let ear = Ear { bus: self.clone(), name: name.clone(), wanted, deliver, drift: String::new() };
+        let ear =
+            Ear { bus: self.clone(), name: name.clone(), wanted, deliver, drift: String::new() };
         self.host.spawn_last(format!("the ear of {name} on NATS"), ear.run(self.host.closing()));
         Subscription(deliveries)
     }
@@ -227,7 +229,8 @@ impl Ear {
             Ok(consumer) => consumer,
             Err(why) => return End::Pull(why),
         };
-        let pull = consumer.stream().max_messages_per_batch(BATCH).expires(EXPIRES).heartbeat(HEARTBEAT);
+        let pull =
+            consumer.stream().max_messages_per_batch(BATCH).expires(EXPIRES).heartbeat(HEARTBEAT);
         let mut pull = match pull.messages().await {
             Ok(pull) => pull,
             Err(error) => return End::Pull(StreamError::to_string(&error)),
@@ -240,7 +243,13 @@ impl Ear {
         end
     }
 
-    async fn forward(&self, consumer: &PullConsumer, pull: &mut Pull, ready: Ready, heard: &mut u64) -> End {
+    async fn forward(
+        &self,
+        consumer: &PullConsumer,
+        pull: &mut Pull,
+        ready: Ready,
+        heard: &mut u64,
+    ) -> End {
         let mut stream = self.bus.ready.clone();
         let mut watch = interval_at(Instant::now() + WATCH_EVERY, WATCH_EVERY);
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -278,7 +287,11 @@ impl Ear {
         }
     }
 
-    fn delivery(&self, Ready { created, .. }: Ready, message: async_nats::jetstream::Message) -> Delivery {
+    fn delivery(
+        &self,
+        Ready { created, .. }: Ready,
+        message: async_nats::jetstream::Message,
+    ) -> Delivery {
         let sequence = message.info().map_or(0, |info| info.stream_sequence);
         let message = message.message;
         let nameless = super::nameless(created.micros().unsigned_abs(), sequence);
@@ -300,14 +313,16 @@ impl Ear {
         };
         let found = match stream.consumer_info(&self.name).await {
             Ok(info) => Some(info),
-            Err(error) if error.to_string().contains("10014") => None,
+            Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => None,
             Err(error) => return Err(failed(&error)),
         };
         if let Some(info) = found {
             let drift = drift(&self.wanted, &info.config);
             if drift.is_empty() {
                 let consumer = stream.get_consumer(&self.name).await;
-                return consumer.map_err(|error| format!("NATS does not give us the consumer {}: {error}", self.name));
+                return consumer.map_err(|error| {
+                    format!("NATS does not give us the consumer {}: {error}", self.name)
+                });
             }
             if self.drift != drift {
                 tracing::warn!("the consumer {} in NATS is changed: {drift}", self.name);
@@ -318,9 +333,13 @@ impl Ear {
             Ok(consumer) => Ok(consumer),
             Err(error) => match error.kind() {
                 // deleted since, or it is what it is: the next pull shows
-                ConsumerErrorKind::JetStream(refusal) if refusal.error_code() != ErrorCode::STREAM_NOT_FOUND => {
+                ConsumerErrorKind::JetStream(refusal)
+                    if refusal.error_code() != ErrorCode::STREAM_NOT_FOUND =>
+                {
                     let consumer = stream.get_consumer(&self.name).await;
-                    consumer.map_err(|_none| format!("NATS does not give us the consumer {}: {error}", self.name))
+                    consumer.map_err(|_none| {
+                        format!("NATS does not give us the consumer {}: {error}", self.name)
+                    })
                 }
                 _ => Err(format!("NATS does not give us the consumer {}: {error}", self.name)),
             },
@@ -331,7 +350,9 @@ impl Ear {
 /// Why a pull that brings nothing should be made anew.
 async fn stalled(consumer: &PullConsumer) -> Option<String> {
     match consumer.get_info().await {
-        Ok(info) if info.num_pending > 0 => Some(format!("{} events wait, and none comes", info.num_pending)),
+        Ok(info) if info.num_pending > 0 => {
+            Some(format!("{} events wait, and none comes", info.num_pending))
+        }
         Ok(_) => None,
         Err(error) => Some(error.to_string()),
     }
@@ -361,7 +382,10 @@ fn drift(wanted: &Config, found: &async_nats::jetstream::consumer::Config) -> St
         drift.push(format!("max_deliver is {}, not {}", found.max_deliver, wanted.max_deliver));
     }
     if wanted.max_ack_pending != found.max_ack_pending {
-        drift.push(format!("max_ack_pending is {}, not {}", found.max_ack_pending, wanted.max_ack_pending));
+        drift.push(format!(
+            "max_ack_pending is {}, not {}",
+            found.max_ack_pending, wanted.max_ack_pending
+        ));
     }
     drift.join("; ")
 }

@@ -234,8 +234,7 @@ impl Keeper {
 
     /// Waits until a tally has this count.
     pub(crate) async fn becomes(&self, id: u128, count: i64) {
-        let it_does =
-            async || self.get(id).await.filter(|tally| tally.count == count).map(drop);
+        let it_does = async || self.get(id).await.filter(|tally| tally.count == count).map(drop);
         until("a tally", SOON, it_does).await.expect("it is told in time");
     }
 
