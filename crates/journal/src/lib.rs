@@ -6,6 +6,7 @@
 //!
 //! This crate knows no word of the domain: it must serve a shop of anything.
 
+pub mod audience;
 mod backoff;
 pub mod bus;
 pub mod consumer;
@@ -38,6 +39,7 @@ mod time;
 pub mod watch;
 pub mod writer;
 
+pub use audience::{Audience, Watched};
 pub use bus::{Bus, Envelope};
 pub use database::Database;
 pub use dead_letters::Model as Letter;

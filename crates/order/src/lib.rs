@@ -31,7 +31,7 @@ use contract::{
     order::v1::order_service_server::{OrderServiceServer, SERVICE_NAME},
     payment::v1::payment_service_client::PaymentServiceClient,
 };
-use journal::{Bus, Database, Outbox, Writer, consumer, database, writer};
+use journal::{Audience, Bus, Database, Outbox, Writer, audience, consumer, database, writer};
 use mesh::{Deadlines, Listener, Server, Serving};
 use ops::{Ops, OpsServiceServer};
 use order::Model as Order;
@@ -103,6 +103,7 @@ pub async fn serve(
     let ops = Ops::open(host, bus, &db, "order", events::routes(), &writer);
     consumer::open(host, bus, "order", events::routes(), &writer, consumer::Config::default());
 
+    let audience = Audience::open(host, &db, &writer, audience::Config::default());
     let till = Arc::new(Till {
         host: host.clone(),
         writer,
@@ -113,7 +114,7 @@ pub async fn serve(
     });
     let settler = Settler { till: till.clone(), db, after: settle_after };
     host.spawn("the settler", settler.work(host.clone()));
-    let api = Api { host: host.clone(), menu, till, wishes: Attempts::new() };
+    let api = Api { host: host.clone(), menu, till, audience, wishes: Attempts::new() };
     let server = server.beside(OpsServiceServer::new(ops), ops::deadlines())?;
     let serving = server.serve(host, listener, OrderServiceServer::new(api))?;
     serving.ready();

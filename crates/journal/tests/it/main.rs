@@ -10,4 +10,5 @@ mod relaying;
     reason = "what SeaORM derives from a row is pub, and so is what a row is made of"
 )]
 mod tally;
+mod watching;
 mod writing;
