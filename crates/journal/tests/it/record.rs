@@ -12,7 +12,7 @@ use sea_orm::{
 use std::collections::HashSet;
 use uuid::Uuid;
 
-const COLUMNS: [&str; 9] = [
+const COLUMNS: [&str; 10] = [
     "published",
     "kind",
     "subject",
@@ -22,6 +22,7 @@ const COLUMNS: [&str; 9] = [
     "traceparent",
     "tracestate",
     "payload",
+    "edition",
 ];
 
 impl Keeper {
