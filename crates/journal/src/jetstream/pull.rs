@@ -18,6 +18,7 @@ use async_nats::{
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::{
     sync::mpsc,
+    task::unconstrained,
     time::{Instant, MissedTickBehavior, interval_at, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -223,6 +224,7 @@ impl Ear {
                 }
             }
         }
+        drop((self, deliver)); // and with them what was handed over to nobody
         closing.cancelled().await;
         Ok(())
     }
@@ -240,7 +242,7 @@ impl Ear {
         };
         let end = self.forward(&consumer, &mut pull, ready, heard).await;
         // what was pulled and not handed over is for others
-        while let Some(Some(Ok(message))) = pull.next().now_or_never() {
+        while let Some(Some(Ok(message))) = unconstrained(pull.next()).now_or_never() {
             drop(self.delivery(ready, message));
         }
         end

@@ -218,6 +218,22 @@ async fn a_poison_event_does_not_go_round_and_others_flow() {
 }
 
 #[tokio::test]
+async fn the_next_process_goes_on_counting_how_often_an_event_failed() {
+    let nats = Nats::start().await.expect("a server");
+    let host = Host::new();
+    let bus = connect(&host, &nats).await;
+    let patient = Keeper::open_trying(1_000, host, testbed::database().await, bus).await;
+    patient.bus.publish(vec![added(1, -5)]).await.expect("it is published");
+    patient.counts(1, "FROM event_failures WHERE attempts >= 3").await;
+    let data = patient.close().await;
+    let keeper = Keeper::open_nats_in(data, nats).await;
+    // here it would be laid aside after two
+    keeper.counts(1, "FROM dead_letters WHERE attempts >= 4").await;
+    keeper.counts(0, "FROM event_failures").await;
+    keeper.close().await;
+}
+
+#[tokio::test]
 async fn what_is_no_event_of_ours_is_laid_aside_at_once() {
     let mut keeper = open().await;
     let stream = tallies(server(&mut keeper)).await;
@@ -427,13 +443,16 @@ async fn what_was_not_begun_when_a_process_ends_comes_to_the_next_at_once() {
     drop((heard, subscription));
     let again = Instant::now();
     let mut subscription = bus.subscribe(Some("slow"), kinds());
-    let mut left = 99;
+    let (mut left, mut at_once) = (99, 0);
     while left > 0 {
         let next = tokio::time::timeout(SOON, subscription.next(100)).await;
         let next = next.expect("they come again").expect("the bus lives");
         left -= next.len();
+        if again.elapsed() < Duration::from_secs(5) {
+            at_once += next.len();
+        }
         next.into_iter().for_each(Delivery::done);
     }
-    // sooner than the server would have given them to another by itself
-    assert!(again.elapsed() < Duration::from_secs(8), "{:?}", again.elapsed());
+    // the server has been seen to forget one that was given back, until it would have come to another by itself
+    assert!(at_once >= 95, "{at_once}");
 }
