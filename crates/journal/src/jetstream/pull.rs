@@ -149,7 +149,7 @@ impl Subscription {
 }
 
 impl JetStream {
-    pub(crate) fn subscribe(&self, durable: Option<&str>, kinds: Vec<Arc<str>>) -> Subscription {
+    pub(crate) fn subscribe(&self, durable: Option<&str>, kinds: &[Arc<str>]) -> Subscription {
         let (deliver, deliveries) = mpsc::channel(WAITING);
         let name = durable.map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned);
         let wanted = Config {
