@@ -190,7 +190,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_keeps_what_can_be_and_says_why() {
-        let break_it: [(&str, fn(&mut async_nats::Message)); 6] = [
+        type Break = fn(&mut async_nats::Message);
+        let break_it: [(&str, Break); 6] = [
             ("ce-specversion is missing", |message| message.headers = None),
             ("ce-id is no UUID", |message| headers_of(message).insert("ce-id", "seven")),
             ("ce-time is no time", |message| headers_of(message).insert("ce-time", "noon")),

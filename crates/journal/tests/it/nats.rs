@@ -8,7 +8,7 @@ use async_nats::jetstream::{self, Context, stream::Stream};
 use chassis::Host;
 use journal::{
     Bus, Envelope,
-    bus::{AtomicPublish, Config, Delivery},
+    bus::{self, AtomicPublish, Config, Delivery},
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use testbed::{Nats, until};
@@ -261,6 +261,17 @@ async fn an_event_published_ten_times_is_one_message() {
     keeper.becomes(1, 5).await;
     assert_eq!(event_ids(server(&mut keeper)).await.len(), 1);
     assert_eq!(keeper.get(1).await.map(|tally| tally.changes), Some(1));
+    keeper.close().await;
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused_by_its_size_and_the_rest_is_published() {
+    let nats = Nats::configured("max_payload: 3000").await.expect("a server");
+    let keeper = Keeper::open_nats(nats).await;
+    let large = Envelope { payload: vec![0; 4_000].into(), ..(*added(1, 5)).clone() };
+    let published = keeper.bus.publish(vec![large.into(), added(2, 5)]).await;
+    assert!(matches!(published, Err(bus::Error::TooLarge)), "{published:?}");
+    keeper.becomes(2, 5).await;
     keeper.close().await;
 }
 
