@@ -44,8 +44,7 @@ pub(super) struct Server {
 }
 
 pub(super) async fn find(source: &Source) -> anyhow::Result<Server> {
-    let options: MySqlConnectOptions =
-        source.url.parse().map_err(|error| source.malformed(error))?;
+    let options: MySqlConnectOptions = source.url.parse().map_err(super::malformed)?;
     // texts are compared byte for byte, whatever the database's default is
     let options = options.disable_statement_logging().collation("utf8mb4_bin");
     let mariadb = reach(source, async || look(&options).await).await?;

@@ -26,7 +26,7 @@ pub(super) const LOCK: &str = "SELECT CAST(1 AS bigint) AS locked FROM pg_adviso
 
 /// The way to a server that was reached, and found to be good.
 pub(super) async fn find(source: &Source) -> anyhow::Result<PgConnectOptions> {
-    let options: PgConnectOptions = source.url.parse().map_err(|error| source.malformed(error))?;
+    let options: PgConnectOptions = source.url.parse().map_err(super::malformed)?;
     let options = options.disable_statement_logging();
     reach(source, async || look(&options).await).await?;
     Ok(options)
