@@ -356,24 +356,24 @@ mod tests {
         let database = Database::open(&source(&test.url)).await.expect("a new database");
         let notes = "CREATE TABLE notes (id INTEGER)";
         database.writer.execute_unprepared(notes).await.expect("a table");
+        let pause = async || {
+            tokio::time::timeout(Duration::from_millis(1), std::future::pending::<()>()).await
+        };
         // to connect takes more steps than to begin; after some steps it is done
-        for steps in 0..40 {
+        for (id, steps) in (0..10).cycle().take(50).enumerate() {
+            let _connection_came_back = pause().await;
             {
                 let mut begun = pin!(database.begin());
-                for _ in 0..steps {
-                    if futures::poll!(begun.as_mut()).is_ready() {
-                        break;
-                    }
-                    tokio::task::yield_now().await;
-                    tokio::time::timeout(Duration::from_micros(50), std::future::pending::<()>())
-                        .await
-                        .expect_err("nothing comes of it");
+                let mut left = steps;
+                while left > 0 && futures::poll!(begun.as_mut()).is_pending() {
+                    let _answer_came = pause().await;
+                    left -= 1;
                 }
             }
             // without a transaction of its own, it would become part of one that was left open
-            let note = format!("INSERT INTO notes VALUES ({steps})");
+            let note = format!("INSERT INTO notes VALUES ({id})");
             database.writer.execute_unprepared(&note).await.expect("it is told so");
-            let seen = format!("SELECT id FROM notes WHERE id = {steps}");
+            let seen = format!("SELECT id FROM notes WHERE id = {id}");
             let seen = Statement::from_string(database.pool.get_database_backend(), seen);
             let seen = database.pool.query_one_raw(seen).await.expect("it can be read");
             assert!(seen.is_some(), "dropped after {steps} steps");
