@@ -1,10 +1,14 @@
 //! The journal by what it offers, with a noun of its own: a tally, which counts.
 
 mod consuming;
+mod letters;
+mod nats;
+mod record;
 mod relaying;
 #[allow(
     unreachable_pub,
     reason = "what SeaORM derives from a row is pub, and so is what a row is made of"
 )]
 mod tally;
+mod watching;
 mod writing;
