@@ -214,6 +214,7 @@ async fn a_server_that_may_only_be_read_is_away(engine: Engine) {
     };
     let (told, ()) = join(tell, open).await;
     told.expect("it is handled when it can be");
+    forget_the_dead(&keeper).await;
     keeper.becomes(2, 7).await;
     assert_eq!(keeper.count("FROM dead_letters").await, 0);
     keeper.close().await;
