@@ -5,9 +5,11 @@ use crate::tally::{BAD_NAME, Keeper, Migrator, SOON, add, added};
 use futures::future::{join, join_all, try_join_all};
 use journal::{Bus, Database, database::Config, writer::Error};
 use std::{
+    process::Command,
     sync::atomic::{AtomicBool, AtomicI64, Ordering},
     time::Duration,
 };
+use tempfile::TempDir;
 use testbed::{DatabaseServer, Engine, TestDatabase, database_on, until};
 use tokio::time::Instant;
 
@@ -300,4 +302,45 @@ async fn a_url_of_no_known_kind_is_said_to_be_none() {
         none.contains("oracle://kim@db/tally (--database-url): it is none of sqlite:"),
         "{none}"
     );
+}
+
+/// A certificate for `localhost` by an authority of its own, as files that the server may read.
+fn certified() -> TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    let make = "chmod 755 . && \
+        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem && \
+        openssl req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr && \
+        echo subjectAltName=DNS:localhost >names && \
+        openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.pem && \
+        chmod 600 server.key && if [ \"$(id -u)\" = 0 ]; then chown nobody server.key; fi";
+    let made = Command::new("sh").args(["-c", make]).current_dir(&directory).output();
+    let made = made.expect("sh is there");
+    let said = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success(), "openssl has to be installed: {said}");
+    directory
+}
+
+#[tokio::test]
+async fn a_server_is_known_by_its_certificate() {
+    let (directory, other) = (certified(), certified());
+    let file = |name: &str| directory.path().join(name).display().to_string();
+    let (certificate, key) = (file("server.pem"), file("server.key"));
+    let settings =
+        ["ssl=on", &format!("ssl_cert_file={certificate}"), &format!("ssl_key_file={key}")];
+    let server = DatabaseServer::start(Engine::Postgres, &settings).await.expect("a server");
+    let url = server.create("tally").expect("a database");
+    let with = |host: &str, authority: &TempDir| {
+        let authority = authority.path().join("ca.pem");
+        let url = url.replace("127.0.0.1", host);
+        format!("{url}?sslmode=verify-full&sslrootcert={}", authority.display())
+    };
+    let source = TestDatabase::at(with("localhost", &directory)).source();
+    let database = Database::open(&source).await.expect("it is who it should be");
+    let sessions = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE datname = 'tally'";
+    database.now().await.expect("it can be read");
+    assert_eq!(server.sql(sessions).expect("it tells").trim(), "t", "all of ours are encrypted");
+    let stranger = says(&with("localhost", &other)).await;
+    assert!(stranger.contains("ertificate"), "another authority: {stranger}");
+    let stranger = says(&with("127.0.0.1", &directory)).await;
+    assert!(stranger.contains("ertificate"), "another name: {stranger}");
 }
