@@ -63,12 +63,14 @@ impl Model {
 
 /// As many bytes of a reason as a person reads.
 const ERROR_BYTES: usize = 1_000;
+/// What the table takes of a kind or a source, which are ASCII when they are any good.
+const NAME: usize = 200;
 
 pub(crate) fn letter(event: &Envelope, error: &str, attempts: u32) -> Model {
     Model {
         id: event.id,
-        kind: event.kind.to_string(),
-        source: event.source.to_string(),
+        kind: fitting(&event.kind, NAME),
+        source: fitting(&event.source, NAME),
         subject: event.subject,
         time: event.time,
         correlation_id: event.correlation_id,
@@ -76,10 +78,16 @@ pub(crate) fn letter(event: &Envelope, error: &str, attempts: u32) -> Model {
         traceparent: event.traceparent.as_deref().map(str::to_owned),
         tracestate: event.tracestate.as_deref().map(str::to_owned),
         payload: event.payload.to_vec(),
-        error: error[..error.floor_char_boundary(ERROR_BYTES)].to_owned(),
+        error: fitting(error, ERROR_BYTES),
         attempts: i32::try_from(attempts).unwrap_or(i32::MAX),
         dead_time: Time::now(),
     }
+}
+
+/// As much of a stranger's text as the table takes, in bytes; not every database takes U+0000.
+fn fitting(text: &str, most: usize) -> String {
+    let text = text.replace('\0', "\u{fffd}");
+    text[..text.floor_char_boundary(most)].to_owned()
 }
 
 /// An event that comes again and fails again is one letter.

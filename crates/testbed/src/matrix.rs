@@ -3,6 +3,7 @@
 
 use crate::{DatabaseServer, Engine};
 use journal::database::{Config, Source};
+use sea_orm::ConnectionTrait as _;
 use std::{
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -63,6 +64,7 @@ pub struct TestDatabase {
 #[derive(Debug)]
 enum Place {
     Directory { _path: TempDir },
+    Elsewhere,
     Server { server: &'static DatabaseServer, name: String },
 }
 
@@ -92,6 +94,25 @@ pub async fn database_on(engine: Engine) -> TestDatabase {
 }
 
 impl TestDatabase {
+    /// A database that somebody else keeps: another test database's, for a second process on it, or one of a server that the
+    /// test has for itself.
+    #[must_use]
+    pub fn at(url: String) -> Self {
+        Self { url, place: Place::Elsewhere }
+    }
+
+    /// Leaves its tables as they are, and no record of how they were made: as if who made them was killed after each step, before
+    /// it could say so. All steps are to be done again, on what they made.
+    ///
+    /// # Panics
+    /// There is no such record.
+    pub async fn forget_migrations(&self) {
+        let database = sea_orm::Database::connect(&self.url).await.expect("it is there");
+        let forget = database.execute_unprepared("DELETE FROM seaql_migrations").await;
+        assert!(forget.expect("a record").rows_affected() > 0, "a record of each step");
+        database.close().await.expect("it closes");
+    }
+
     /// As a service is given it.
     #[must_use]
     pub fn source(&self) -> Source {

@@ -85,7 +85,7 @@ pub(crate) fn read(
         wrong.get_or_insert(format!("{source} does not publish such events"));
     }
     let told = |name: &'static str| {
-        headers.get(name).and_then(|value| decode(value.as_str())).map(Arc::from)
+        headers.get(name).and_then(|value| decode(value.as_str())).map(Arc::<str>::from)
     };
     let event = Envelope {
         id: id.1.unwrap_or(nameless),
@@ -95,8 +95,9 @@ pub(crate) fn read(
         time: time.unwrap_or_else(Time::now),
         correlation_id: correlation_id.1.unwrap_or_default(),
         causation_id: causation_id.1.unwrap_or_default(),
-        traceparent: told("traceparent"),
-        tracestate: told("tracestate"),
+        // as much as the specification asks everybody to pass on; more is none
+        traceparent: told("traceparent").filter(|parent| parent.len() <= 55),
+        tracestate: told("tracestate").filter(|state| state.len() <= 512),
         edition: told(EDITION),
         audience: told(AUDIENCE),
         payload: message.payload.clone(),

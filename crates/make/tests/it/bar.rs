@@ -63,6 +63,13 @@ impl Bar {
         Self::start_in(database, brewing).await.expect("it starts again")
     }
 
+    /// As [`Self::reopen`], where the former process was killed while it made the tables.
+    pub(crate) async fn reopen_half_made(self) -> Self {
+        let database = self.stop().await;
+        database.forget_migrations().await;
+        Self::start_in(database, None).await.expect("it starts again")
+    }
+
     pub(crate) async fn close(self) {
         self.stop().await;
     }

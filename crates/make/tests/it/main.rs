@@ -141,6 +141,15 @@ async fn tickets_and_their_numbers_outlive_a_restart() {
 }
 
 #[tokio::test]
+async fn tables_that_were_half_made_are_finished_by_the_next_start() {
+    let bar = Bar::open().await;
+    let ticket = bar.queue(order(1, "kim")).await;
+    let bar = bar.reopen_half_made().await;
+    assert_eq!(bar.get(&ticket.ticket_id).await, Ok(ticket));
+    bar.close().await;
+}
+
+#[tokio::test]
 async fn the_automatic_barista_makes_what_comes() {
     let bar = Bar::open_with(Some(Duration::from_millis(20))).await;
     let mut watch = bar.watch().await;

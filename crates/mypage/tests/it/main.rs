@@ -91,6 +91,16 @@ async fn an_order_is_on_the_page_once_the_order_itself_is_known() {
 }
 
 #[tokio::test]
+async fn tables_that_were_half_made_are_finished_by_the_next_start() {
+    let page = Page::open().await;
+    page.tell(&Story::of(1, "kim").usual()).await;
+    let orders = page.list("kim").await;
+    let page = page.reopen_half_made().await;
+    assert_eq!(page.list("kim").await, orders);
+    page.close().await;
+}
+
+#[tokio::test]
 async fn what_was_spent_is_net_of_refunds() {
     let page = Page::open().await;
     let [ready, refunded, declined, voided, paid] = [1, 2, 3, 4, 5].map(|n| Story::of(n, "kim"));

@@ -77,6 +77,7 @@ async fn what_is_no_order_is_refused_with_every_field() {
         (lines(21), vec!["lines"]),
         (of(&|line| line.size = 999), vec!["lines[0].size"]),
         (of(&|line| line.note = "ü".repeat(201)), vec!["lines[0].note"]),
+        (of(&|line| line.note = "no\0milk".to_owned()), vec!["lines[0].note"]),
         (of(&|line| line.menu_item_id.clear()), vec!["lines[0].menu_item_id"]),
         (of(&|line| line.menu_item_id = "Latte".to_owned()), vec!["lines[0].menu_item_id"]),
         (token("4111111111111111"), vec!["payment_token"]),

@@ -81,6 +81,13 @@ impl Counter {
         Self::start(database, bank, flags).await.expect("it starts again")
     }
 
+    /// As [`Self::reopen`], where the former process was killed while it made the tables.
+    pub(crate) async fn reopen_half_made(self) -> Self {
+        let (database, bank) = self.stop().await;
+        database.forget_migrations().await;
+        Self::start(database, bank, &[]).await.expect("it starts again")
+    }
+
     pub(crate) async fn close(self) {
         self.stop().await;
     }

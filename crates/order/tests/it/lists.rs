@@ -55,6 +55,15 @@ async fn a_list_may_be_of_one_customer_and_of_some_states() {
 }
 
 #[tokio::test]
+async fn tables_that_were_half_made_are_finished_by_the_next_start() {
+    let counter = Counter::open().await;
+    let orders = ten(&counter).await;
+    let counter = counter.reopen_half_made().await;
+    assert_eq!(counter.list("").await, orders);
+    counter.close().await;
+}
+
+#[tokio::test]
 async fn a_token_is_of_one_list() {
     let counter = Counter::open().await;
     ten(&counter).await;

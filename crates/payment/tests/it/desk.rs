@@ -82,6 +82,14 @@ impl Desk {
         Self::start(data, flags).await.expect("it starts again")
     }
 
+    /// As [`Self::reopen`], where the former process was killed while it made the tables.
+    pub(crate) async fn reopen_half_made(self) -> Self {
+        let data = self.close().await;
+        data.own.forget_migrations().await;
+        data.ledger.forget_migrations().await;
+        Self::start(data, &[]).await.expect("it starts again")
+    }
+
     /// Ends the process; its data stays as long as what is returned.
     pub(crate) async fn close(self) -> Data {
         self.host.stop("the test is over");

@@ -20,6 +20,17 @@ async fn five(desk: &Desk) -> Vec<Payment> {
 }
 
 #[tokio::test]
+async fn tables_that_were_half_made_are_finished_by_the_next_start() {
+    let desk = Desk::open().await;
+    let payments = five(&desk).await;
+    let charges = desk.charges("").await;
+    let desk = desk.reopen_half_made().await;
+    assert_eq!(desk.list().await, payments);
+    assert_eq!(desk.charges("").await, charges);
+    desk.close().await;
+}
+
+#[tokio::test]
 async fn lists_are_newest_first_and_filtered() {
     let desk = Desk::open().await;
     let payments = five(&desk).await;
