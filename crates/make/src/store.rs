@@ -1,16 +1,20 @@
 //! Where tickets are kept, and how they are found.
 
-use crate::ticket::{Column, Entity, Key, Model as Ticket};
+use crate::{
+    roll,
+    ticket::{Column, Command, Entity, Key, Model as Ticket},
+};
 use contract::page::Page;
 use journal::Table;
 use sea_orm::{
-    ColumnTrait, Condition, DatabaseConnection, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    ColumnTrait, Condition, DatabaseConnection, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
     QuerySelect, QueryTrait, Select,
     sea_query::{self, ColumnDef, ConditionalStatement as _, Expr, Index},
 };
 use sea_orm_migration::{
     MigrationName, MigrationTrait, MigratorTrait, SchemaManager, async_trait::async_trait,
 };
+use std::collections::HashSet;
 use uuid::Uuid;
 
 /// Tickets that the bar still has to do with. Written out and not bound, or a partial index is not found by it.
@@ -45,6 +49,24 @@ impl Table for Ticket {
             Column::UpdateTime,
             Column::Revision,
         ]
+    }
+
+    /// Each ticket to be queued draws its number.
+    async fn prepare(
+        tx: &DatabaseTransaction,
+        commands: Vec<&mut Command>,
+    ) -> Result<(), DbErr> {
+        let mut numbers = Vec::new();
+        for command in commands {
+            if let Command::Queue { number, .. } = command {
+                numbers.push(number);
+            }
+        }
+        if !numbers.is_empty() {
+            let drawn = roll::draw(tx, numbers.len()).await?;
+            numbers.into_iter().zip(drawn).for_each(|(number, drawn)| *number = drawn);
+        }
+        Ok(())
     }
 }
 
@@ -104,16 +126,10 @@ pub(crate) async fn open(
         .await
 }
 
-/// The number called out last; 0 if there was none.
-pub(crate) async fn last_number(pool: &DatabaseConnection) -> Result<i32, DbErr> {
-    let number = tickets()
-        .select_only()
-        .column(Column::Number)
-        .order_by_desc(Column::TicketId)
-        .into_tuple()
-        .one(pool)
-        .await?;
-    Ok(number.unwrap_or(0))
+/// The numbers of open tickets: all, unless more are open than there are numbers.
+pub(crate) async fn open_numbers(tx: &DatabaseTransaction) -> Result<HashSet<i32>, DbErr> {
+    let numbers = Entity::find().select_only().column(Column::Number).filter(Expr::cust(OPEN));
+    Ok(numbers.limit(1000).into_tuple::<i32>().all(tx).await?.into_iter().collect())
 }
 
 /// All but the tombstones.
@@ -125,7 +141,7 @@ pub(crate) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        let own = [Step::Tickets, Step::ById, Step::ByCustomer, Step::Open];
+        let own = [Step::Tickets, Step::ById, Step::ByCustomer, Step::Open, Step::Roll];
         let own = own.into_iter().map(|step| -> Box<dyn MigrationTrait> { Box::new(step) });
         journal::migrations().into_iter().chain(own).collect()
     }
@@ -137,6 +153,7 @@ enum Step {
     ById,
     ByCustomer,
     Open,
+    Roll,
 }
 
 impl MigrationName for Step {
@@ -146,6 +163,7 @@ impl MigrationName for Step {
             Self::ById => "make_0002_tickets_by_id",
             Self::ByCustomer => "make_0003_tickets_by_customer",
             Self::Open => "make_0004_open_tickets",
+            Self::Roll => "make_0005_roll",
         }
     }
 }
@@ -175,6 +193,7 @@ impl MigrationTrait for Step {
                 index.col(Column::TicketId).and_where(Expr::cust(OPEN));
                 manager.create_index(index).await
             }
+            Self::Roll => roll::create(manager).await,
         }
     }
 }
