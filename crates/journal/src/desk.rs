@@ -145,11 +145,7 @@ impl<N: Table> Desk<N> {
         written
     }
 
-    async fn transact(
-        &self,
-        batch: &mut Batch<N>,
-        marks: &[Uuid],
-    ) -> Result<Written<N>, DbErr> {
+    async fn transact(&self, batch: &mut Batch<N>, marks: &[Uuid]) -> Result<Written<N>, DbErr> {
         let now = Time::now();
         let tx = self.database.begin().await?;
         N::prepare(&tx, batch.items.iter_mut().map(|item| &mut item.command).collect()).await?;

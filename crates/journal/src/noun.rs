@@ -4,9 +4,7 @@ use std::{fmt::Debug, future::Future, hash::Hash, sync::Arc};
 
 use bytes::Bytes;
 use prost::{Message, Name};
-use sea_orm::{
-    DatabaseTransaction, DbErr, EntityTrait, FromQueryResult, ModelTrait, Select,
-};
+use sea_orm::{DatabaseTransaction, DbErr, EntityTrait, FromQueryResult, ModelTrait, Select};
 use uuid::Uuid;
 
 use crate::Time;

@@ -37,8 +37,7 @@ pub(crate) async fn draw(tx: &DatabaseTransaction, count: usize) -> Result<Vec<i
     advance(tx, count_drawn).await?; // from here on it is ours until the commit
     let drawn = Entity::find_by_id(ID).select_only().column(Column::Drawn).into_tuple().one(tx);
     let drawn: i64 = drawn.await?.ok_or_else(|| DbErr::RecordNotFound("the roll".to_owned()))?;
-    let (numbers, passed) =
-        choose(drawn - count_drawn, count, &store::open_numbers(tx).await?);
+    let (numbers, passed) = choose(drawn - count_drawn, count, &store::open_numbers(tx).await?);
     if passed > 0 {
         advance(tx, passed).await?;
     }

@@ -7,8 +7,8 @@ use crate::{
 use contract::page::Page;
 use journal::Table;
 use sea_orm::{
-    ColumnTrait, Condition, DatabaseConnection, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, QueryTrait, Select,
+    ColumnTrait, Condition, DatabaseConnection, DatabaseTransaction, DbErr, EntityTrait,
+    QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
     sea_query::{self, ColumnDef, ConditionalStatement as _, Expr, Index},
 };
 use sea_orm_migration::{
@@ -52,10 +52,7 @@ impl Table for Ticket {
     }
 
     /// Each ticket to be queued draws its number.
-    async fn prepare(
-        tx: &DatabaseTransaction,
-        commands: Vec<&mut Command>,
-    ) -> Result<(), DbErr> {
+    async fn prepare(tx: &DatabaseTransaction, commands: Vec<&mut Command>) -> Result<(), DbErr> {
         let mut numbers = Vec::new();
         for command in commands {
             if let Command::Queue { number, .. } = command {

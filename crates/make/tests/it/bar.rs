@@ -28,7 +28,7 @@ use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 /// Long enough for a debug build on a busy machine.
-const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 pub(crate) struct Bar {
     client: MakeServiceClient<Channel>,
@@ -36,7 +36,7 @@ pub(crate) struct Bar {
     ear: Ear,
     host: Host,
     ended: JoinHandle<anyhow::Result<()>>,
-    directory: TempDir,
+    directory: Arc<TempDir>,
 }
 
 /// As people start it.
@@ -56,7 +56,7 @@ impl Bar {
     /// With the automatic barista, if a time to brew is given.
     pub(crate) async fn open_with(brewing: Option<Duration>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        Self::start_in(directory, brewing).await.expect("it starts")
+        Self::start_in(Arc::new(directory), brewing).await.expect("it starts")
     }
 
     /// Ends the process and starts another one on the same data.
@@ -65,11 +65,16 @@ impl Bar {
         Self::start_in(directory, brewing).await.expect("it starts again")
     }
 
+    /// Another process on the same data, which hears nothing of what this one is told.
+    pub(crate) async fn beside(&self, brewing: Option<Duration>) -> Self {
+        Self::start_in(self.directory.clone(), brewing).await.expect("it starts beside it")
+    }
+
     pub(crate) async fn close(self) {
         self.stop().await;
     }
 
-    async fn start_in(directory: TempDir, brewing: Option<Duration>) -> anyhow::Result<Self> {
+    async fn start_in(directory: Arc<TempDir>, brewing: Option<Duration>) -> anyhow::Result<Self> {
         let free = ["make", "--make-listen=127.0.0.1:0", "--make-admin-listen=127.0.0.1:0"];
         let brewing = brewing.map(|time| format!("--auto-barista={}ms", time.as_millis()));
         let flags = Flags::try_parse_from(free.into_iter().chain(brewing.as_deref()))?;
@@ -95,7 +100,7 @@ impl Bar {
         Ok(Self { client, bus, ear, host, ended, directory })
     }
 
-    async fn stop(self) -> TempDir {
+    async fn stop(self) -> Arc<TempDir> {
         self.host.stop("the test is over");
         drop(self.client);
         let ended = tokio::time::timeout(SOON, self.ended).await;
@@ -107,6 +112,12 @@ impl Bar {
     /// An event, until Make has handled it.
     pub(crate) async fn tell(&self, event: Envelope) {
         self.bus.publish(vec![Arc::new(event)]).await.expect("the bus is open");
+    }
+
+    /// Many events at once.
+    pub(crate) async fn tell_all(&self, events: impl IntoIterator<Item = Envelope>) {
+        let events = events.into_iter().map(Arc::new).collect();
+        self.bus.publish(events).await.expect("the bus is open");
     }
 
     /// Has it paid: its ticket.
