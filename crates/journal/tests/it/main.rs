@@ -2,6 +2,7 @@
 
 mod consuming;
 mod relaying;
+mod rolling_back;
 #[allow(
     unreachable_pub,
     reason = "what SeaORM derives from a row is pub, and so is what a row is made of"
