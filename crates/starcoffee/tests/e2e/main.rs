@@ -7,6 +7,7 @@ mod filling;
 mod loading;
 mod opening;
 mod ordering;
+mod original;
 mod people;
 mod returning;
 mod settling;
