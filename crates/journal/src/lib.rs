@@ -31,7 +31,7 @@ pub mod writer;
 
 pub use bus::{Bus, Envelope};
 pub use database::Database;
-pub use migrations::{create_clustered, migrations};
+pub use migrations::{bytes, create_clustered, create_index, create_partial_index, migrations};
 pub use noun::{Cause, Decision, Fact, Noun, Table};
 pub use outbox::Outbox;
 pub use reader::Reader;

@@ -29,7 +29,7 @@ use contract::{
     DESCRIPTORS, ERROR_DOMAIN,
     make::v1::make_service_server::{MakeServiceServer, SERVICE_NAME},
 };
-use journal::{Bus, Database, Outbox, Writer, consumer, writer};
+use journal::{Bus, Database, Outbox, Writer, consumer, database, writer};
 use mesh::{Deadlines, Listener, Server, Serving};
 use std::{net::SocketAddr, time::Duration};
 use store::Migrator;
@@ -70,7 +70,7 @@ pub struct Config {
 pub async fn serve(
     host: &Host,
     bus: &Bus,
-    database_url: &str,
+    database: &database::Source,
     config: Config,
 ) -> anyhow::Result<Serving> {
     let Config { listen, admin_listen, auto_barista } = config;
@@ -78,7 +78,7 @@ pub async fn serve(
     let listener = Listener::bind(api, admin).await?;
     let server = Server::new(ERROR_DOMAIN, DESCRIPTORS, SERVICE_NAME, deadlines())?;
 
-    let db = Database::open(database_url).await?;
+    let db = Database::open(database).await?;
     db.migrate::<Migrator>().await?;
     let outbox = Outbox::open(host, &db, bus, "/starcoffee/make");
     let writer: Writer<Ticket> = Writer::open(host, &db, Some(outbox), writer::Config::default());

@@ -21,7 +21,7 @@ use contract::{
     DESCRIPTORS, ERROR_DOMAIN,
     mypage::v1::my_page_service_server::{MyPageServiceServer, SERVICE_NAME},
 };
-use journal::{Bus, Database, Writer, consumer, writer};
+use journal::{Bus, Database, Writer, consumer, database, writer};
 use mesh::{Deadlines, Listener, Server, Serving};
 use my_order::Model as MyOrder;
 use std::{net::SocketAddr, time::Duration};
@@ -59,7 +59,7 @@ pub struct Config {
 pub async fn serve(
     host: &Host,
     bus: &Bus,
-    database_url: &str,
+    database: &database::Source,
     config: Config,
 ) -> anyhow::Result<Serving> {
     let Config { listen, admin_listen } = config;
@@ -69,7 +69,7 @@ pub async fn serve(
     let deadlines = Deadlines::new(Duration::from_secs(2));
     let server = Server::new(ERROR_DOMAIN, DESCRIPTORS, SERVICE_NAME, deadlines)?;
 
-    let db = Database::open(database_url).await?;
+    let db = Database::open(database).await?;
     db.migrate::<Migrator>().await?;
     let writer: Writer<MyOrder> = Writer::open(host, &db, None, writer::Config::default());
     consumer::open(host, bus, "mypage", events::routes(), &writer, consumer::Config::default());

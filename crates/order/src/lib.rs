@@ -31,7 +31,7 @@ use contract::{
     order::v1::order_service_server::{OrderServiceServer, SERVICE_NAME},
     payment::v1::payment_service_client::PaymentServiceClient,
 };
-use journal::{Bus, Database, Outbox, Writer, consumer, writer};
+use journal::{Bus, Database, Outbox, Writer, consumer, database, writer};
 use mesh::{Deadlines, Listener, Server, Serving};
 use order::Model as Order;
 use settle::Settler;
@@ -84,7 +84,7 @@ pub struct Config {
 pub async fn serve(
     host: &Host,
     bus: &Bus,
-    database_url: &str,
+    database: &database::Source,
     currency: Currency,
     payment: mesh::Channel,
     config: Config,
@@ -95,7 +95,7 @@ pub async fn serve(
     let server = Server::new(ERROR_DOMAIN, DESCRIPTORS, SERVICE_NAME, deadlines())?;
     let menu = menu::Source { file: menu, every: menu_reload, currency }.open(host).await?;
 
-    let db = Database::open(database_url).await?;
+    let db = Database::open(database).await?;
     db.migrate::<Migrator>().await?;
     let outbox = Outbox::open(host, &db, bus, "/starcoffee/order");
     let writer: Writer<Order> = Writer::open(host, &db, Some(outbox), writer::Config::default());

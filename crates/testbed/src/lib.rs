@@ -5,6 +5,7 @@
 
 mod ear;
 mod engine;
+pub mod matrix;
 mod nats;
 mod ports;
 mod server;
@@ -12,6 +13,7 @@ mod shop;
 
 pub use ear::{Ear, names};
 pub use engine::{DatabaseServer, Engine};
+pub use matrix::{TestDatabase, database, database_on};
 pub use nats::Nats;
 pub use shop::{Addresses, Process, Shop, run};
 

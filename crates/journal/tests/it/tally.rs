@@ -3,11 +3,11 @@
 use chassis::{DrainConfig, Host};
 use journal::{
     Bus, Cause, Database, Decision, Envelope, Malformed, Noun, Outbox, Routes, Table, Time, Writer,
-    consumer, database, writer,
+    consumer, writer,
 };
 use prost_types::{Duration as Added, Timestamp as Counted};
 use sea_orm::{
-    DbBackend, FromQueryResult, Select, Statement,
+    FromQueryResult, Select, Statement,
     entity::prelude::*,
     sea_query::{ColumnDef, Expr, TableCreateStatement},
 };
@@ -15,7 +15,7 @@ use sea_orm_migration::{
     MigrationName, MigrationTrait, MigratorTrait, SchemaManager, async_trait::async_trait,
 };
 use std::{sync::Arc, time::Duration};
-use tempfile::TempDir;
+use testbed::TestDatabase;
 use tokio::task::JoinHandle;
 
 /// Long enough for a debug build on a busy machine.
@@ -134,19 +134,18 @@ pub(crate) struct Keeper {
     pub(crate) database: Database,
     pub(crate) host: Host,
     ended: JoinHandle<anyhow::Result<()>>,
-    pub(crate) directory: TempDir,
+    pub(crate) data: TestDatabase,
 }
 
 impl Keeper {
     pub(crate) async fn open() -> Self {
-        Self::open_in(tempfile::tempdir().expect("a directory"), Bus::embedded()).await
+        Self::open_in(testbed::database().await, Bus::embedded()).await
     }
 
     /// The bus's gate stays as it is: a test that wants to hear opens it when it listens.
-    pub(crate) async fn open_in(directory: TempDir, bus: Bus) -> Self {
+    pub(crate) async fn open_in(data: TestDatabase, bus: Bus) -> Self {
         let host = Host::new();
-        let url = database::url(&directory.path().join("tally.db"));
-        let database = Database::open(&url).await.expect("a database");
+        let database = Database::open(&data.source()).await.expect("a database");
         database.migrate::<Migrator>().await.expect("it is brought up to date");
         let outbox = Outbox::open(&host, &database, &bus, "/tally");
         let config = writer::Config { queue: 4, ..writer::Config::default() };
@@ -159,15 +158,15 @@ impl Keeper {
             let timeout = Duration::from_secs(9);
             async move { host.run(&DrainConfig { delay: Duration::ZERO, timeout }).await }
         });
-        Self { writer, bus, database, host, ended, directory }
+        Self { writer, bus, database, host, ended, data }
     }
 
     /// Ends the process; what it leaves behind.
-    pub(crate) async fn close(self) -> TempDir {
+    pub(crate) async fn close(self) -> TestDatabase {
         self.host.stop("the test is over");
         let ended = tokio::time::timeout(SOON, self.ended).await;
         ended.expect("it drains in time").expect("it does not panic").expect("nothing failed");
-        self.directory
+        self.data
     }
 
     pub(crate) async fn act(&self, add: Add) -> Result<Model, writer::Error<Negative>> {
@@ -188,7 +187,8 @@ impl Keeper {
         struct Row {
             n: i64,
         }
-        let sql = Statement::from_string(DbBackend::Sqlite, format!("SELECT count(*) AS n {sql}"));
+        let backend = self.database.pool.get_database_backend();
+        let sql = Statement::from_string(backend, format!("SELECT count(*) AS n {sql}"));
         let row = Row::find_by_statement(sql).one(&self.database.pool).await;
         row.expect("it can be read").expect("a count is a row").n
     }
