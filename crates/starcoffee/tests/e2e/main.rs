@@ -9,6 +9,7 @@ mod opening;
 mod ordering;
 mod original;
 mod people;
+mod repeating;
 mod returning;
 mod settling;
 mod stopping;
