@@ -1,22 +1,23 @@
 //! The writer's desk. It takes what waits, loads the nouns concerned with one query, lets them decide in memory, and stores
 //! nouns and facts in one transaction; then it answers. A batch costs about six statements whatever its size.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures::{FutureExt as _, future::BoxFuture};
 use sea_orm::{
     ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, EntityTrait, Iterable as _,
     PrimaryKeyToColumn, QueryOrder as _, QuerySelect as _, sea_query::OnConflict,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::{
     Cause, Database, Envelope, Noun, Outbox, Table, Time,
     backoff::{self, Backoff},
     database,
     dead_letters::{self, Model as Letter},
-    fold::{Changes, Fold, No},
+    fold::{self, Changes, Fold, No},
+    marks::{self, Mark},
     rows,
     watch::Watches,
     writer::Error,
@@ -58,12 +59,20 @@ pub(crate) enum Reply<N: Noun> {
 pub(crate) enum Facts<N: Noun> {
     Heard(Vec<Item<N>>),
     Letters(Vec<Letter>, oneshot::Sender<Outcome<(), N>>),
+    Chore(Chore, oneshot::Sender<Outcome<u64, N>>),
 }
+
+/// Work on the database that is no noun's, and may be done twice; how many rows it changed.
+pub(crate) type Chore = Box<
+    dyn for<'a> FnOnce(&'a DatabaseTransaction) -> BoxFuture<'a, Result<u64, DbErr>> + Send + Sync,
+>;
 
 /// What one transaction stores.
 struct Batch<N: Noun> {
     items: Vec<Item<N>>,
     letters: Vec<Letters<N>>,
+    /// Each in a transaction of its own, after that of the others.
+    chores: Vec<(Chore, oneshot::Sender<Outcome<u64, N>>)>,
 }
 
 type Letters<N> = (Vec<Letter>, oneshot::Sender<Outcome<(), N>>);
@@ -124,8 +133,26 @@ impl<N: Table> Desk<N> {
         }
     }
 
-    /// A batch that cannot be stored is done one by one, so that one bad item never fails its neighbours.
     async fn settle(&self, mut batch: Batch<N>) {
+        let chores = std::mem::take(&mut batch.chores);
+        self.store(batch).await;
+        for (chore, reply) in chores {
+            let done = self.chore(chore).await;
+            let _nobody_waits = reply.send(done.map_err(|error| Error::Store(Arc::new(error))));
+        }
+    }
+
+    async fn chore(&self, chore: Chore) -> Result<u64, DbErr> {
+        let tx = self.database.begin().await?;
+        // its bug is its caller's error, and nobody else's
+        let rows = AssertUnwindSafe(chore(&tx)).catch_unwind().await;
+        let rows = rows.map_err(|panic| DbErr::Custom(fold::panic_message(&*panic)))??;
+        tx.commit().await?;
+        Ok(rows)
+    }
+
+    /// A batch that cannot be stored is done one by one, so that one bad item never fails its neighbours.
+    async fn store(&self, mut batch: Batch<N>) {
         let mut attempt = 1;
         let failure = loop {
             match self.write(&mut batch).await {
@@ -140,7 +167,7 @@ impl<N: Table> Desk<N> {
         };
         if batch.len() > 1 && !database::is_away(&failure) {
             for one in batch.split() {
-                Box::pin(self.settle(one)).await;
+                Box::pin(self.store(one)).await;
             }
         } else {
             batch.fail(&Arc::new(failure));
@@ -151,13 +178,14 @@ impl<N: Table> Desk<N> {
         let marks = self.outbox.as_ref().map(Outbox::marks).unwrap_or_default();
         let written = self.transact(batch, &marks).await;
         match &self.outbox {
-            Some(outbox) if written.is_err() && !marks.is_empty() => outbox.published(marks),
-            _ => {}
+            Some(outbox) if written.is_err() && !marks.is_empty() => outbox.unwritten(marks),
+            Some(_) => marks::written(&marks),
+            None => {}
         }
         written
     }
 
-    async fn transact(&self, batch: &mut Batch<N>, marks: &[Uuid]) -> Result<Written<N>, DbErr> {
+    async fn transact(&self, batch: &mut Batch<N>, marks: &[Mark]) -> Result<Written<N>, DbErr> {
         let now = Time::now();
         let tx = self.database.begin().await?;
         N::prepare(&tx, batch.items.iter_mut().map(|item| &mut item.command).collect()).await?;
@@ -180,7 +208,7 @@ impl<N: Table> Desk<N> {
             Some(outbox) => outbox.append(&tx, news, now).await?,
             None => Vec::new(),
         };
-        Outbox::mark(&tx, marks).await?;
+        marks::write(&tx, marks).await?;
         for (letters, _) in &batch.letters {
             dead_letters::put(&tx, letters).await?;
         }
@@ -236,27 +264,26 @@ async fn marks_due(outbox: Option<&Outbox>) {
 
 impl<N: Noun> Batch<N> {
     fn new() -> Self {
-        Self { items: Vec::new(), letters: Vec::new() }
+        Self { items: Vec::new(), letters: Vec::new(), chores: Vec::new() }
     }
 
     fn hear(&mut self, facts: Facts<N>) {
         match facts {
             Facts::Heard(items) => self.items.extend(items),
             Facts::Letters(letters, reply) => self.letters.push((letters, reply)),
+            Facts::Chore(chore, reply) => self.chores.push((chore, reply)),
         }
     }
 
     fn len(&self) -> usize {
-        self.items.len() + self.letters.iter().map(|(letters, _)| letters.len()).sum::<usize>()
+        let letters = self.letters.iter().map(|(letters, _)| letters.len()).sum::<usize>();
+        self.items.len() + letters + self.chores.len()
     }
 
     fn split(self) -> impl Iterator<Item = Self> {
-        let items =
-            self.items.into_iter().map(|item| Self { items: vec![item], letters: Vec::new() });
-        let letters = self
-            .letters
-            .into_iter()
-            .map(|letters| Self { items: Vec::new(), letters: vec![letters] });
+        let items = self.items.into_iter().map(|item| Self { items: vec![item], ..Self::new() });
+        let letters =
+            self.letters.into_iter().map(|letters| Self { letters: vec![letters], ..Self::new() });
         items.chain(letters)
     }
 

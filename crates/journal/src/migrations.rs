@@ -9,12 +9,12 @@ use sea_orm::{
 };
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager, async_trait::async_trait};
 
-use crate::{database, dead_letters, outbox::row};
+use crate::{database, dead_letters, marks, outbox::row};
 
 /// For a service to put before its own.
 #[must_use]
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-    [Step::Outbox, Step::Unpublished, Step::DeadLetters]
+    [Step::Outbox, Step::Unpublished, Step::DeadLetters, Step::Streams, Step::BySubject]
         .into_iter()
         .map(|step| -> Box<dyn MigrationTrait> { Box::new(step) })
         .collect()
@@ -88,6 +88,8 @@ enum Step {
     Outbox,
     Unpublished,
     DeadLetters,
+    Streams,
+    BySubject,
 }
 
 impl MigrationName for Step {
@@ -96,6 +98,8 @@ impl MigrationName for Step {
             Self::Outbox => "journal_0001_outbox",
             Self::Unpublished => "journal_0002_unpublished",
             Self::DeadLetters => "journal_0003_dead_letters",
+            Self::Streams => "journal_0004_streams",
+            Self::BySubject => "journal_0005_outbox_by_subject",
         }
     }
 }
@@ -116,6 +120,19 @@ impl MigrationTrait for Step {
                 create_partial_index(manager, index, published, id, row::UNPUBLISHED).await
             }
             Self::DeadLetters => create_clustered(manager, dead_letters(manager)).await,
+            Self::Streams => create_clustered(manager, streams()).await,
+            Self::BySubject => {
+                // all that happened to one thing: a person asks for it, and a replay. Subjects are UUIDv7s as a rule, and what
+                // is young has most of the events, so that the rows go to the end of the index
+                let index = Index::create()
+                    .if_not_exists()
+                    .name("outbox_by_subject")
+                    .table(row::Entity)
+                    .col(row::Column::Subject)
+                    .col(row::Column::Id)
+                    .take();
+                create_index(manager, index).await
+            }
         }
     }
 }
@@ -128,6 +145,8 @@ fn outbox(manager: &SchemaManager<'_>) -> TableCreateStatement {
         .table(row::Entity)
         .col(column(Column::Id).uuid().primary_key())
         .col(column(Column::Published).integer())
+        .col(column(Column::Edition).integer())
+        .col(ColumnDef::new(Column::StreamSequence).big_integer().null())
         .col(column(Column::Kind).string_len(200))
         .col(column(Column::Subject).uuid())
         .col(column(Column::Time).big_integer())
@@ -136,6 +155,19 @@ fn outbox(manager: &SchemaManager<'_>) -> TableCreateStatement {
         .col(ColumnDef::new(Column::Traceparent).string_len(55).null())
         .col(ColumnDef::new(Column::Tracestate).string_len(512).null())
         .col(bytes(manager, &mut column(Column::Payload)))
+        .take()
+}
+
+fn streams() -> TableCreateStatement {
+    use marks::stream::{Column, Entity};
+    let column = |column| ColumnDef::new(column).not_null().take();
+    TableCreateStatement::new()
+        .if_not_exists()
+        .table(Entity)
+        .col(column(Column::Name).string_len(200).primary_key())
+        .col(column(Column::Created).big_integer())
+        .col(column(Column::Sequence).big_integer())
+        .col(column(Column::MessageId).string_len(100))
         .take()
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use chassis::Host;
-use sea_orm::{DbErr, EntityName as _};
+use futures::future::BoxFuture;
+use sea_orm::{DatabaseTransaction, DbErr, EntityName as _};
 use tokio::sync::{
     mpsc::{self, error::TrySendError},
     oneshot,
@@ -13,7 +14,7 @@ use crate::{
     Cause, Database, Noun, Outbox, Table, Watcher,
     dead_letters::Model as Letter,
     desk::{Desk, Facts, Item, Reply},
-    watch::Watches,
+    watch::{Tell, Watches},
 };
 
 /// Batches of facts that may wait; whoever brings more waits. Each batch is a consumer's, and there are few of those.
@@ -154,9 +155,33 @@ impl<N: Noun> Writer<N> {
         answer.await.unwrap_or(Err(Error::Gone))
     }
 
-    /// Watches the nouns that are wanted, from now on.
+    /// Does work on the database that is no noun's, such as to delete what nobody needs any more, in a transaction of its own
+    /// between two batches; how many rows it changed. It should be short: all who have something to say wait.
+    ///
+    /// # Errors
+    /// The database failed, or the process is stopping.
+    pub async fn chore(
+        &self,
+        work: impl for<'a> FnOnce(&'a DatabaseTransaction) -> BoxFuture<'a, Result<u64, DbErr>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Result<u64, Error<N::Refusal>> {
+        let (reply, answer) = oneshot::channel();
+        let chore = Facts::Chore(Box::new(work), reply);
+        self.facts.send(chore).await.map_err(|_gone| Error::Gone)?;
+        answer.await.unwrap_or(Err(Error::Gone))
+    }
+
+    /// Watches what this process does to the nouns that are wanted, from now on: for its own workers, who look into the table
+    /// for what others did. People watch with an [`Audience`](crate::Audience).
     #[must_use]
     pub fn watch(&self, wanted: impl Fn(&N) -> bool + Send + Sync + 'static) -> Watcher<N> {
         self.watches.watch(wanted)
+    }
+
+    /// Tells an audience what is changed from now on.
+    pub(crate) fn tells(&self, audience: Arc<dyn Tell<N>>) {
+        self.watches.seat(audience);
     }
 }

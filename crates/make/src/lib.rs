@@ -29,8 +29,9 @@ use contract::{
     DESCRIPTORS, ERROR_DOMAIN,
     make::v1::make_service_server::{MakeServiceServer, SERVICE_NAME},
 };
-use journal::{Bus, Database, Outbox, Writer, consumer, database, writer};
+use journal::{Audience, Bus, Database, Outbox, Writer, audience, consumer, database, writer};
 use mesh::{Deadlines, Listener, Server, Serving};
+use ops::{Ops, OpsServiceServer};
 use std::{net::SocketAddr, time::Duration};
 use store::Migrator;
 use ticket::Model as Ticket;
@@ -83,14 +84,18 @@ pub async fn serve(
     let outbox = Outbox::open(host, &db, bus, "/starcoffee/make");
     let writer: Writer<Ticket> = Writer::open(host, &db, Some(outbox), writer::Config::default());
     let routes = events::routes();
+    let ops = Ops::open(host, bus, &db, "make", routes.clone(), &writer);
     consumer::open(host, bus, "make", routes, &writer, consumer::Config::default());
 
+    let audience = Audience::open(host, &db, &writer, audience::Config::default());
     let pool = db.pool;
     if let Some(brewing) = auto_barista {
-        let barista = Barista { writer: writer.clone(), pool: pool.clone(), brewing };
+        let (writer, audience, pool) = (writer.clone(), audience.clone(), pool.clone());
+        let barista = Barista { writer, audience, pool, brewing };
         host.spawn("the automatic barista", barista.work(host.clone()));
     }
-    let api = Api { host: host.clone(), writer, pool };
+    let api = Api { host: host.clone(), writer, audience, pool };
+    let server = server.beside(OpsServiceServer::new(ops), ops::deadlines())?;
     let serving = server.serve(host, listener, MakeServiceServer::new(api))?;
     serving.ready();
     Ok(serving)

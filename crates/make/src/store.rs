@@ -2,10 +2,10 @@
 
 use crate::{
     roll,
-    ticket::{Column, Command, Entity, Key, Model as Ticket},
+    ticket::{Bar, Column, Command, Entity, Key, Model as Ticket, State},
 };
 use contract::page::Page;
-use journal::{Table, bytes, create_clustered, create_index, create_partial_index};
+use journal::{Table, Watched, bytes, create_clustered, create_index, create_partial_index};
 use sea_orm::{
     ColumnTrait, Condition, DatabaseConnection, DatabaseTransaction, DbErr, EntityTrait,
     QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
@@ -67,6 +67,29 @@ impl Table for Ticket {
     }
 }
 
+impl Watched for Ticket {
+    type Interest = Bar;
+
+    fn interest(&self) -> Option<Bar> {
+        (!self.is_tombstone()).then_some(Bar)
+    }
+
+    fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    fn has_ended(&self) -> bool {
+        match self.state {
+            State::Queued | State::Making => false,
+            State::Made | State::Rejected | State::Cancelled => true,
+        }
+    }
+
+    fn open(_bar: Vec<Bar>, after: Option<&Self>) -> Select<Entity> {
+        open_after(after.map(|last| last.ticket_id))
+    }
+}
+
 /// What selects the tickets of a list; its `Debug` text is what a page token is bound to.
 #[derive(Debug, Default)]
 pub(crate) struct Filter {
@@ -114,13 +137,14 @@ pub(crate) async fn open(
     pool: &DatabaseConnection,
     after: Option<Uuid>,
 ) -> Result<Vec<Ticket>, DbErr> {
+    open_after(after).limit(1000).all(pool).await
+}
+
+fn open_after(after: Option<Uuid>) -> Select<Entity> {
     Entity::find()
         .filter(Expr::cust(OPEN))
         .apply_if(after, |tickets, id| tickets.filter(Column::TicketId.gt(id)))
         .order_by_asc(Column::TicketId)
-        .limit(1000)
-        .all(pool)
-        .await
 }
 
 /// The numbers of open tickets: all, unless more are open than there are numbers.

@@ -21,9 +21,10 @@ use contract::{
     DESCRIPTORS, ERROR_DOMAIN,
     mypage::v1::my_page_service_server::{MyPageServiceServer, SERVICE_NAME},
 };
-use journal::{Bus, Database, Writer, consumer, database, writer};
+use journal::{Audience, Bus, Database, Writer, audience, consumer, database, writer};
 use mesh::{Deadlines, Listener, Server, Serving};
 use my_order::Model as MyOrder;
+use ops::{Ops, OpsServiceServer};
 use std::{net::SocketAddr, time::Duration};
 use store::Migrator;
 
@@ -72,9 +73,12 @@ pub async fn serve(
     let db = Database::open(database).await?;
     db.migrate::<Migrator>().await?;
     let writer: Writer<MyOrder> = Writer::open(host, &db, None, writer::Config::default());
+    let ops = Ops::open(host, bus, &db, "mypage", events::routes(), &writer);
     consumer::open(host, bus, "mypage", events::routes(), &writer, consumer::Config::default());
 
-    let api = Api { host: host.clone(), writer, pool: db.pool };
+    let audience = Audience::open(host, &db, &writer, audience::Config::default());
+    let api = Api { host: host.clone(), audience, pool: db.pool };
+    let server = server.beside(OpsServiceServer::new(ops), ops::deadlines())?;
     let serving = server.serve(host, listener, MyPageServiceServer::new(api))?;
     serving.ready();
     Ok(serving)

@@ -2,7 +2,7 @@
 
 use crate::my_order::{Column, Entity, Model as MyOrder};
 use contract::{order::v1::OrderState, page::Page, status};
-use journal::{Table, Time, bytes, create_clustered, create_index};
+use journal::{Table, Time, Watched, bytes, create_clustered, create_index};
 use sea_orm::{
     ColumnTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, FromQueryResult, Iterable,
     QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
@@ -25,6 +25,32 @@ impl Table for MyOrder {
     /// Any part may be heard of first, so any column may come later.
     fn moving() -> Vec<Column> {
         Column::iter().filter(|column| !matches!(column, Column::OrderId)).collect()
+    }
+}
+
+/// A customer watches all orders of theirs.
+impl Watched for MyOrder {
+    type Interest = String;
+
+    /// Nobody's, until the order itself is heard of.
+    fn interest(&self) -> Option<String> {
+        (!self.customer_id.is_empty()).then(|| self.customer_id.clone())
+    }
+
+    fn revision(&self) -> i64 {
+        self.revision()
+    }
+
+    fn has_ended(&self) -> bool {
+        OrderState::try_from(self.state).is_ok_and(status::is_final)
+    }
+
+    fn open(customers: Vec<String>, after: Option<&Self>) -> Select<Entity> {
+        Entity::find()
+            .filter(Column::CustomerId.is_in(customers))
+            .filter(Column::State.is_in(OPEN.map(i32::from)))
+            .apply_if(after, |orders, last| orders.filter(Column::OrderId.gt(last.order_id)))
+            .order_by_asc(Column::OrderId)
     }
 }
 

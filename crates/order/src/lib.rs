@@ -31,8 +31,9 @@ use contract::{
     order::v1::order_service_server::{OrderServiceServer, SERVICE_NAME},
     payment::v1::payment_service_client::PaymentServiceClient,
 };
-use journal::{Bus, Database, Outbox, Writer, consumer, database, writer};
+use journal::{Audience, Bus, Database, Outbox, Writer, audience, consumer, database, writer};
 use mesh::{Deadlines, Listener, Server, Serving};
+use ops::{Ops, OpsServiceServer};
 use order::Model as Order;
 use settle::Settler;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -99,8 +100,10 @@ pub async fn serve(
     db.migrate::<Migrator>().await?;
     let outbox = Outbox::open(host, &db, bus, "/starcoffee/order");
     let writer: Writer<Order> = Writer::open(host, &db, Some(outbox), writer::Config::default());
+    let ops = Ops::open(host, bus, &db, "order", events::routes(), &writer);
     consumer::open(host, bus, "order", events::routes(), &writer, consumer::Config::default());
 
+    let audience = Audience::open(host, &db, &writer, audience::Config::default());
     let till = Arc::new(Till {
         host: host.clone(),
         writer,
@@ -111,7 +114,8 @@ pub async fn serve(
     });
     let settler = Settler { till: till.clone(), db, after: settle_after };
     host.spawn("the settler", settler.work(host.clone()));
-    let api = Api { host: host.clone(), menu, till, wishes: Attempts::new() };
+    let api = Api { host: host.clone(), menu, till, audience, wishes: Attempts::new() };
+    let server = server.beside(OpsServiceServer::new(ops), ops::deadlines())?;
     let serving = server.serve(host, listener, OrderServiceServer::new(api))?;
     serving.ready();
     Ok(serving)

@@ -1,8 +1,8 @@
 //! Where orders are kept, and how they are found.
 
 use crate::order::{Column, Entity, Key, Model as Order};
-use contract::{order::v1::OrderState, page::Page};
-use journal::{Table, Time, bytes, create_clustered, create_index, create_partial_index};
+use contract::{order::v1::OrderState, page::Page, status};
+use journal::{Table, Time, Watched, bytes, create_clustered, create_index, create_partial_index};
 use sea_orm::{
     ColumnTrait, Condition, DatabaseConnection, DbErr, EntityTrait, QueryFilter, QueryOrder,
     QuerySelect, QueryTrait, Select,
@@ -50,6 +50,30 @@ impl Table for Order {
             Column::UpdateTime,
             Column::Revision,
         ]
+    }
+}
+
+/// One order is watched by its id, and looked for to its end.
+impl Watched for Order {
+    type Interest = Uuid;
+
+    fn interest(&self) -> Option<Uuid> {
+        Some(self.order_id)
+    }
+
+    fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    fn has_ended(&self) -> bool {
+        status::is_final(self.known().state())
+    }
+
+    fn open(orders: Vec<Uuid>, after: Option<&Self>) -> Select<Entity> {
+        Entity::find()
+            .filter(Column::OrderId.is_in(orders))
+            .apply_if(after, |orders, last| orders.filter(Column::OrderId.gt(last.order_id)))
+            .order_by_asc(Column::OrderId)
     }
 }
 

@@ -29,6 +29,7 @@ use contract::{
 };
 use journal::{Bus, Database, Outbox, Reader, Writer, consumer, database, writer};
 use mesh::{Deadlines, Listener, Server, Serving};
+use ops::{Ops, OpsServiceServer};
 use payment::Model as Payment;
 use provider::Provider;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -90,6 +91,7 @@ pub async fn serve(
     let outbox = Outbox::open(host, &db, bus, "/starcoffee/payment");
     let writer: Writer<Payment> = Writer::open(host, &db, Some(outbox), writer::Config::default());
     let routes = events::routes(currency);
+    let ops = Ops::open(host, bus, &db, "payment", routes.clone(), &writer);
     consumer::open(host, bus, "payment", routes, &writer, consumer::Config::default());
 
     let reader = Reader::open(host, &db);
@@ -98,6 +100,7 @@ pub async fn serve(
     host.spawn("the undoer", undoer.work(host.clone()));
     let cashier = Arc::new(Cashier { writer, reader, provider, patience: charge_within });
     let api = Api { host: host.clone(), pool, cashier, currency };
+    let server = server.beside(OpsServiceServer::new(ops), ops::deadlines())?;
     let serving = server.serve(host, listener, PaymentServiceServer::new(api))?;
     serving.ready();
     Ok(serving)

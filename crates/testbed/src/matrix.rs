@@ -1,4 +1,4 @@
-//! The combinations that a service's tests run on: which database, as the environment says. A test asks for a new database
+//! The combinations that a service's tests run on: which database and which bus, as the environment says. A test asks for a new database
 //! and gets one, in a directory or on a server that all tests of the process share.
 
 use crate::{DatabaseServer, Engine};
@@ -21,6 +21,28 @@ pub fn engine() -> Engine {
         "postgres" => Engine::Postgres,
         "mariadb" => Engine::MariaDb,
         other => panic!("STARCOFFEE_TEST_ENGINE is {other:?}: sqlite, postgres or mariadb"),
+    }
+}
+
+/// A kind of bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BusKind {
+    /// Within the process.
+    Embedded,
+    /// Between processes: a real nats-server for each test.
+    Nats,
+}
+
+/// The bus of this run: `STARCOFFEE_TEST_BUS` is `embedded` (also when it is not set) or `nats`.
+///
+/// # Panics
+/// It is something else.
+#[must_use]
+pub fn bus() -> BusKind {
+    match setting("STARCOFFEE_TEST_BUS").as_str() {
+        "" | "embedded" => BusKind::Embedded,
+        "nats" => BusKind::Nats,
+        other => panic!("STARCOFFEE_TEST_BUS is {other:?}: embedded or nats"),
     }
 }
 

@@ -1,6 +1,9 @@
 //! The journal by what it offers, with a noun of its own: a tally, which counts.
 
 mod consuming;
+mod letters;
+mod nats;
+mod record;
 mod relaying;
 mod rolling_back;
 #[allow(
@@ -8,4 +11,5 @@ mod rolling_back;
     reason = "what SeaORM derives from a row is pub, and so is what a row is made of"
 )]
 mod tally;
+mod watching;
 mod writing;
