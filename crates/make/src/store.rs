@@ -14,7 +14,6 @@ use sea_orm::{
 use sea_orm_migration::{
     MigrationName, MigrationTrait, MigratorTrait, SchemaManager, async_trait::async_trait,
 };
-use std::collections::HashSet;
 use uuid::Uuid;
 
 /// Tickets that the bar still has to do with. Written out and not bound, or a partial index is not found by it.
@@ -147,10 +146,9 @@ fn open_after(after: Option<Uuid>) -> Select<Entity> {
         .order_by_asc(Column::TicketId)
 }
 
-/// The numbers of open tickets: all, unless more are open than there are numbers.
-pub(crate) async fn open_numbers(tx: &DatabaseTransaction) -> Result<HashSet<i32>, DbErr> {
-    let numbers = Entity::find().select_only().column(Column::Number).filter(Expr::cust(OPEN));
-    Ok(numbers.limit(1000).into_tuple::<i32>().all(tx).await?.into_iter().collect())
+/// The numbers of open tickets, as part of a query.
+pub(crate) fn open_numbers() -> sea_query::SelectStatement {
+    Entity::find().select_only().column(Column::Number).filter(Expr::cust(OPEN)).into_query()
 }
 
 /// All but the tombstones.
