@@ -2,7 +2,7 @@
 //! in the transaction that stores the tickets: no two processes draw the same, none that dies takes a number with it, and the
 //! numbers go on where they stopped. Whoever waits here waits for one batch of another, never for a process.
 
-use crate::store;
+use crate::{store, ticket};
 use journal::create_clustered;
 use sea_orm::{
     ConnectionTrait as _, DatabaseTransaction, DbErr, IntoActiveModel as _, StatementBuilder,
@@ -16,8 +16,8 @@ use std::collections::HashSet;
 
 /// 1 to 999, then 1 again: what people can call out, hear and remember.
 const NUMBERS: i64 = 999;
-/// Open tickets that are looked at, and the roll itself: more tickets than there are numbers.
-const OPEN_AT_MOST: u64 = 1_001;
+/// Open tickets that are looked at: more than there are numbers.
+const OPEN_AT_MOST: u64 = 1_000;
 /// There is one roll.
 const ID: i32 = 1;
 
@@ -54,7 +54,10 @@ async fn look(tx: &DatabaseTransaction) -> Result<(i64, HashSet<i64>), DbErr> {
         .from(Entity)
         .and_where(Column::Id.eq(ID))
         .take();
-    both.union(UnionType::All, store::open_numbers()).limit(OPEN_AT_MOST);
+    // the limit is of the tickets alone, which not every database takes in a union
+    let open = store::open_numbers().limit(OPEN_AT_MOST).take();
+    let open = Query::select().column(ticket::Column::Number).from_subquery(open, "open").take();
+    both.union(UnionType::All, open);
     let both = StatementBuilder::build(&both, &tx.get_database_backend());
     let rows = tx.query_all_raw(both).await?;
     let open =
