@@ -241,10 +241,8 @@ fn empty_or_ours((tables, ours): (i64, i64)) -> Result<(), reach::Fault> {
     }
 }
 
-impl Source {
-    fn malformed(&self, error: sqlx::Error) -> anyhow::Error {
-        anyhow!(error).context("the URL is malformed")
-    }
+fn malformed(error: sqlx::Error) -> anyhow::Error {
+    anyhow!(error).context("the URL is malformed")
 }
 
 /// Without the password, and without parameters, of which one may be another.
@@ -339,8 +337,8 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_writer_can_write() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let url = url(&directory.path().join("ours.db"));
+        let test = testbed::database().await;
+        let url = test.url.clone();
         let database = Database::open(&source(&url)).await.expect("a new database");
         assert!(database.pool.execute_unprepared("CREATE TABLE notes (text TEXT)").await.is_err());
         assert!(
@@ -348,5 +346,63 @@ mod tests {
         );
         drop(database);
         Database::open(&source(&url)).await.expect("it is ours");
+    }
+
+    /// Regression, F1: the driver forgot a transaction whose beginning was dropped midway, and what came after was told that
+    /// it is stored, and was not.
+    #[tokio::test]
+    async fn a_beginning_that_is_dropped_midway_leaves_no_transaction_open() {
+        let test = testbed::database().await;
+        let database = Database::open(&source(&test.url)).await.expect("a new database");
+        let notes = "CREATE TABLE notes (id INTEGER)";
+        database.writer.execute_unprepared(notes).await.expect("a table");
+        let pause = async || {
+            tokio::time::timeout(Duration::from_millis(1), std::future::pending::<()>()).await
+        };
+        // to connect takes more steps than to begin; after some steps it is done
+        for (id, steps) in (0..10).cycle().take(50).enumerate() {
+            let _connection_came_back = pause().await;
+            {
+                let mut begun = pin!(database.begin());
+                let mut left = steps;
+                while left > 0 && futures::poll!(begun.as_mut()).is_pending() {
+                    let _answer_came = pause().await;
+                    left -= 1;
+                }
+            }
+            // without a transaction of its own, it would become part of one that was left open
+            let note = format!("INSERT INTO notes VALUES ({id})");
+            database.writer.execute_unprepared(&note).await.expect("it is told so");
+            let seen = format!("SELECT id FROM notes WHERE id = {id}");
+            let seen = Statement::from_string(database.pool.get_database_backend(), seen);
+            let seen = database.pool.query_one_raw(seen).await.expect("it can be read");
+            assert!(seen.is_some(), "dropped after {steps} steps");
+        }
+    }
+
+    /// Regression, F10: a transaction that reads before it writes failed at once when another one had written in between.
+    #[tokio::test]
+    async fn transactions_wait_for_each_other_from_their_beginning_on() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let url = url(&directory.path().join("ours.db"));
+        let database = Database::open(&source(&url)).await.expect("a new database");
+        let other = Database::open(&source(&url)).await.expect("the same");
+        let sum = "CREATE TABLE sums (sum INTEGER); INSERT INTO sums VALUES (0)";
+        database.writer.execute_unprepared(sum).await.expect("a table");
+        let add = async |database: &Database| {
+            for _ in 0..50 {
+                let tx = database.begin().await.expect("it waits its turn");
+                let sum = Statement::from_string(tx.get_database_backend(), "SELECT sum FROM sums");
+                let sum = tx.query_one_raw(sum).await.expect("it can be read").expect("a row");
+                let sum: i64 = sum.try_get("", "sum").expect("a number");
+                let more = format!("UPDATE sums SET sum = {}", sum + 1);
+                tx.execute_unprepared(&more).await.expect("nobody else is writing");
+                tx.commit().await.expect("it is stored");
+            }
+        };
+        tokio::join!(add(&database), add(&other));
+        let sum = Statement::from_string(sea_orm::DbBackend::Sqlite, "SELECT sum FROM sums");
+        let sum = database.pool.query_one_raw(sum).await.expect("it can be read").expect("a row");
+        assert_eq!(sum.try_get::<i64>("", "sum").expect("a number"), 100);
     }
 }

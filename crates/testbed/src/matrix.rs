@@ -63,6 +63,7 @@ pub struct TestDatabase {
 #[derive(Debug)]
 enum Place {
     Directory { _path: TempDir },
+    Elsewhere,
     Server { server: &'static DatabaseServer, name: String },
 }
 
@@ -92,6 +93,13 @@ pub async fn database_on(engine: Engine) -> TestDatabase {
 }
 
 impl TestDatabase {
+    /// A database that somebody else keeps: another test database's, for a second process on it, or one of a server that the
+    /// test has for itself.
+    #[must_use]
+    pub fn at(url: String) -> Self {
+        Self { url, place: Place::Elsewhere }
+    }
+
     /// As a service is given it.
     #[must_use]
     pub fn source(&self) -> Source {

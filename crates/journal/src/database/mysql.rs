@@ -44,8 +44,7 @@ pub(super) struct Server {
 }
 
 pub(super) async fn find(source: &Source) -> anyhow::Result<Server> {
-    let options: MySqlConnectOptions =
-        source.url.parse().map_err(|error| source.malformed(error))?;
+    let options: MySqlConnectOptions = source.url.parse().map_err(super::malformed)?;
     // texts are compared byte for byte, whatever the database's default is
     let options = options.disable_statement_logging().collation("utf8mb4_bin");
     let mariadb = reach(source, async || look(&options).await).await?;
@@ -153,7 +152,7 @@ pub(super) fn pool(
 
 /// What a session says first.
 fn settings(mariadb: bool, config: &Config, role: Role) -> Vec<String> {
-    let access = if role.reads() { "READ ONLY" } else { "READ WRITE" };
+    let access = if role.reads() { ", READ ONLY" } else { "" };
     let (statement, lock) = match role {
         Role::Migrates => (std::time::Duration::ZERO, MIGRATION_WAIT), // large tables take their time
         Role::Reads | Role::Writes => (config.statement_timeout, LOCK_TIMEOUT),
@@ -169,7 +168,7 @@ fn settings(mariadb: bool, config: &Config, role: Role) -> Vec<String> {
     };
     let lock = lock.as_secs();
     vec![
-        format!("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, {access}"),
+        format!("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED{access}"),
         // what does not fit is an error, also where the server would cut it off by default
         format!(
             "SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), lock_wait_timeout = {lock}, \

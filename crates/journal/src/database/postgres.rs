@@ -26,7 +26,7 @@ pub(super) const LOCK: &str = "SELECT CAST(1 AS bigint) AS locked FROM pg_adviso
 
 /// The way to a server that was reached, and found to be good.
 pub(super) async fn find(source: &Source) -> anyhow::Result<PgConnectOptions> {
-    let options: PgConnectOptions = source.url.parse().map_err(|error| source.malformed(error))?;
+    let options: PgConnectOptions = source.url.parse().map_err(super::malformed)?;
     let options = options.disable_statement_logging();
     reach(source, async || look(&options).await).await?;
     Ok(options)
@@ -79,13 +79,15 @@ pub(super) fn pool(
         Role::Migrates => ("0".to_owned(), ms(MIGRATION_WAIT)), // large tables take their time
         Role::Reads | Role::Writes => (ms(config.statement_timeout), ms(LOCK_TIMEOUT)),
     };
-    let options = options.clone().application_name(super::APPLICATION).options([
+    let mut options = options.clone().application_name(super::APPLICATION).options([
         ("statement_timeout", statement),
         ("lock_timeout", lock),
         ("idle_in_transaction_session_timeout", ms(IDLE_TRANSACTION)),
         ("default_transaction_isolation", "read committed".to_owned()),
-        ("default_transaction_read_only", role.reads().to_string()),
     ]);
+    if role.reads() {
+        options = options.options([("default_transaction_read_only", "on")]);
+    }
     let pool = PgPoolOptions::new()
         .max_connections(role.connections(config))
         .acquire_timeout(ACQUIRE_TIMEOUT)

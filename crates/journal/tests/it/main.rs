@@ -1,6 +1,7 @@
 //! The journal by what it offers, with a noun of its own: a tally, which counts.
 
 mod consuming;
+mod engines;
 mod letters;
 mod nats;
 mod record;

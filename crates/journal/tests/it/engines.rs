@@ -1,0 +1,303 @@
+//! Database servers: several replicas on one database, and servers that go away, come back, or refuse. For both of them,
+//! whatever engine the other tests run on.
+
+use crate::tally::{BAD_NAME, Keeper, Migrator, SOON, add, added};
+use futures::future::{join, join_all, try_join_all};
+use journal::{Bus, Database, database::Config, writer::Error};
+use std::{
+    sync::atomic::{AtomicBool, AtomicI64, Ordering},
+    time::Duration,
+};
+use testbed::{DatabaseServer, Engine, TestDatabase, database_on, until};
+use tokio::time::Instant;
+
+/// How soon all is well again after a server is back.
+const RECOVERED: Duration = Duration::from_secs(5);
+
+/// Two replicas on one database.
+async fn two(engine: Engine) -> (TestDatabase, [Keeper; 2]) {
+    let data = database_on(engine).await;
+    let keeper =
+        async || Keeper::open_in(TestDatabase::at(data.url.clone()), Bus::embedded()).await;
+    let keepers = [keeper().await, keeper().await];
+    (data, keepers)
+}
+
+async fn close(keepers: [Keeper; 2]) {
+    for keeper in keepers {
+        keeper.close().await;
+    }
+}
+
+async fn two_writers_merge_into_one_noun_and_lose_nothing(engine: Engine) {
+    let (_data, keepers) = two(engine).await;
+    let merge = async |keeper: &Keeper| {
+        for _ in 0..500 {
+            for outcome in keeper.hear((0..10).map(|_| add(1, 1)).collect()).await {
+                outcome.expect("replicas never fail each other");
+            }
+        }
+    };
+    join(merge(&keepers[0]), merge(&keepers[1])).await;
+    let tally = keepers[0].get(1).await.expect("it is stored");
+    assert_eq!((tally.count, tally.changes), (10_000, 10_000));
+    assert_eq!(keepers[0].count("FROM outbox").await, 10_000);
+    close(keepers).await;
+}
+
+async fn two_writers_insert_the_same_nouns_once(engine: Engine) {
+    let (_data, keepers) = two(engine).await;
+    for id in 1..=200 {
+        let both = keepers.iter().map(|keeper| keeper.act(add(id, 1)));
+        let mut counts = try_join_all(both).await.expect("replicas never fail each other");
+        counts.sort_by_key(|tally| tally.count);
+        assert_eq!([counts[0].count, counts[1].count], [1, 2]);
+    }
+    assert_eq!(keepers[0].count("FROM tallies").await, 200);
+    close(keepers).await;
+}
+
+async fn two_writers_who_want_the_same_nouns_in_other_orders_get_on(engine: Engine) {
+    let (_data, keepers) = two(engine).await;
+    let tell = async |keeper: &Keeper, ids: Vec<u128>| {
+        for outcome in keeper.hear(ids.into_iter().map(|id| add(id, 1)).collect()).await {
+            outcome.expect("replicas never fail each other");
+        }
+    };
+    let (rounds, nouns) = (60, 30);
+    for round in 0..rounds {
+        // half of them are new
+        let ids: Vec<u128> = (round * nouns / 2 + 1..=round * nouns / 2 + nouns).collect();
+        let reversed = ids.iter().rev().copied().collect();
+        join(tell(&keepers[0], ids), tell(&keepers[1], reversed)).await;
+    }
+    let told = i64::try_from(rounds * nouns * 2).expect("a small number");
+    assert_eq!(keepers[0].count("FROM outbox").await, told);
+    close(keepers).await;
+}
+
+/// One bad row among the commands of one replica is that command's own failure.
+async fn what_cannot_be_stored_fails_alone_on_a_server(engine: Engine) {
+    let keeper = Keeper::open_in(database_on(engine).await, Bus::embedded()).await;
+    let bad = crate::tally::Add { name: BAD_NAME, ..add(2, 1) };
+    let outcomes = keeper.hear(vec![add(1, 5), bad, add(3, 6)]).await;
+    assert!(matches!(outcomes[..], [Ok(()), Err(Error::Store(_)), Ok(())]), "{outcomes:?}");
+    keeper.close().await;
+}
+
+async fn replicas_that_start_together_make_the_tables_once(engine: Engine) {
+    let data = database_on(engine).await;
+    let start = async || {
+        let database = Database::open(&data.source()).await?;
+        database.migrate::<Migrator>().await?;
+        anyhow::Ok(database)
+    };
+    let databases = try_join_all((0..6).map(|_| start())).await.expect("they wait for each other");
+    databases[5].migrate::<Migrator>().await.expect("nothing is left to do");
+}
+
+/// A writer that adds one after the other, as long as it is told to: what it was told is stored, and what it asked for.
+async fn keep_adding(keeper: &Keeper, stored: &AtomicI64, ended: &AtomicBool) -> i64 {
+    let mut asked = 0;
+    while !ended.load(Ordering::Relaxed) {
+        asked += 1;
+        match keeper.act(add(1, 1)).await {
+            Ok(_tally) => {
+                stored.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(Error::Store(_)) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    asked
+}
+
+/// Adds while something happens to the server; nothing that was told as stored is lost, and all is well soon after.
+async fn survives(engine: Engine, harm: impl AsyncFnOnce(&mut DatabaseServer)) {
+    let mut server = DatabaseServer::start(engine, &[]).await.expect("a server");
+    let url = server.create("tally").expect("a database");
+    let keeper = Keeper::open_in(TestDatabase::at(url), Bus::embedded()).await;
+    keeper.act(add(2, 1)).await.expect("it is well");
+    let (stored, ended) = (AtomicI64::new(0), AtomicBool::new(false));
+    let more = async |than: i64| {
+        let more = async || (stored.load(Ordering::Relaxed) > than + 20).then_some(());
+        until("more to be stored", SOON, more).await.expect("it goes on");
+    };
+    let harm = async {
+        more(0).await;
+        harm(&mut server).await;
+        let (back, before) = (Instant::now(), stored.load(Ordering::Relaxed));
+        more(before).await;
+        forget_the_dead(&keeper).await;
+        for now in join_all((0..8).map(|_| keeper.database.now())).await {
+            now.expect("the pool is well");
+        }
+        assert!(back.elapsed() < RECOVERED, "{:?}", back.elapsed());
+        ended.store(true, Ordering::Relaxed);
+    };
+    let (asked, ()) = join(keep_adding(&keeper, &stored, &ended), harm).await;
+    let (told, is) = (stored.into_inner(), keeper.get(1).await.expect("it is stored").count);
+    // of a commit that was not answered nobody knows
+    assert!((told..=asked).contains(&is), "{told} told, {is} stored, {asked} asked for");
+    assert_eq!(keeper.count("FROM outbox").await, is + 1, "each with its fact");
+    keeper.close().await;
+}
+
+/// Each reader's connection is tried: none is handed out dead for the second time.
+async fn forget_the_dead(keeper: &Keeper) {
+    join_all((0..8).map(|_| keeper.database.now())).await;
+}
+
+async fn a_server_that_is_killed_loses_nothing_and_is_used_again_at_once(engine: Engine) {
+    survives(engine, async |server| {
+        server.kill().await.expect("it runs");
+        server.restart().await.expect("it recovers");
+    })
+    .await;
+}
+
+async fn sessions_that_are_ended_midway_are_replaced(engine: Engine) {
+    survives(engine, async |server| {
+        for _ in 0..5 {
+            match engine {
+                Engine::Postgres => {
+                    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'tally'";
+                    server.sql(end).expect("they are ended");
+                }
+                _ => {
+                    let ids = "SELECT id FROM information_schema.processlist WHERE db = 'tally'";
+                    for id in server.sql(ids).expect("they are listed").lines() {
+                        let _ended_or_gone = server.sql(&format!("KILL {id}"));
+                    }
+                }
+            }
+        }
+    })
+    .await;
+}
+
+/// Nobody is to blame for it, least of all an event: it waits, and is no dead letter.
+async fn a_server_that_may_only_be_read_is_away(engine: Engine) {
+    let server = DatabaseServer::start(engine, &[]).await.expect("a server");
+    let mut url = server.create("tally").expect("a database");
+    if engine == Engine::MariaDb {
+        let user = "CREATE USER kim IDENTIFIED BY 'p@ss'; GRANT ALL ON tally.* TO kim";
+        server.sql(user).expect("a user whom the server can keep from writing");
+        url = url.replace("root@", "kim:p%40ss@");
+    }
+    let read_only = |on: bool| {
+        let (sql, again) = match engine {
+            Engine::Postgres => (
+                format!("ALTER DATABASE tally SET default_transaction_read_only = {on}"),
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'tally'",
+            ),
+            _ => (format!("SET GLOBAL read_only = {on}"), "SELECT 1"),
+        };
+        server.sql(&sql).and_then(|_done| server.sql(again)).expect("the server obeys");
+    };
+    let keeper = Keeper::open_in(TestDatabase::at(url), Bus::embedded()).await;
+    keeper.bus.open();
+    keeper.act(add(1, 1)).await.expect("it can be written");
+    read_only(true);
+    let refused =
+        async || matches!(keeper.act(add(1, 1)).await, Err(Error::Store(_))).then_some(());
+    until("a refusal", SOON, refused).await.expect("nothing can be written");
+    forget_the_dead(&keeper).await;
+    let tell = keeper.bus.publish(vec![added(2, 7)]);
+    let open = async {
+        // more failures than an event may have
+        for _ in 0..6 {
+            keeper.act(add(1, 1)).await.expect_err("nothing can be written");
+        }
+        assert_eq!(keeper.get(1).await.map(|tally| tally.count), Some(1), "it can be read");
+        read_only(false);
+    };
+    let (told, ()) = join(tell, open).await;
+    told.expect("it is handled when it can be");
+    forget_the_dead(&keeper).await;
+    keeper.becomes(2, 7).await;
+    assert_eq!(keeper.count("FROM dead_letters").await, 0);
+    keeper.close().await;
+}
+
+/// What a start says that cannot go on.
+async fn says(url: &str) -> String {
+    let mut source = TestDatabase::at(url.to_owned()).source();
+    source.config = Config { wait: Duration::from_millis(300), ..Config::default() };
+    format!("{:#}", Database::open(&source).await.expect_err("it cannot be used"))
+}
+
+async fn what_cannot_be_used_is_said_with_its_cure(engine: Engine) {
+    let server = DatabaseServer::start(engine, &[]).await.expect("a server");
+    let url = server.create("tally").expect("a database");
+    let user = match engine {
+        Engine::Postgres => "CREATE USER kim PASSWORD 'right'",
+        _ => "CREATE USER kim IDENTIFIED BY 'right'; GRANT ALL ON *.* TO kim",
+    };
+    server.sql(user).expect("a user");
+    let missing = says(&url.replace("/tally", "/none")).await;
+    assert!(missing.contains("/none (--database-url): there is no such database"), "{missing}");
+    let theirs = server.create("theirs").expect("a database");
+    server.sql_in("theirs", "CREATE TABLE notes (id integer)").expect("a table");
+    let foreign = says(&theirs).await;
+    assert!(foreign.ends_with("(--database-url): it belongs to another program"), "{foreign}");
+    if engine == Engine::MariaDb {
+        // the other server of these tests lets everybody in
+        let stranger = says(&url.replace("root@", "kim:wrong@")).await;
+        assert!(stranger.contains("kim@127.0.0.1"), "{stranger}");
+        assert!(stranger.contains("it refuses the user or the password"), "{stranger}");
+        assert!(!stranger.contains("wrong"), "{stranger}");
+    }
+    let mut server = server;
+    server.stop().await.expect("it stops");
+    let gone = says(&url).await;
+    assert!(gone.contains("(--database-url): it cannot be reached"), "{gone}");
+    assert!(gone.contains("waited 300ms for it (--database-wait)"), "{gone}");
+}
+
+async fn a_server_that_comes_up_later_is_waited_for(engine: Engine) {
+    let mut server = DatabaseServer::start(engine, &[]).await.expect("a server");
+    let url = server.create("tally").expect("a database");
+    server.stop().await.expect("it stops");
+    let mut source = TestDatabase::at(url).source();
+    source.config.wait = SOON;
+    let (opened, ()) = join(Database::open(&source), async {
+        server.restart().await.expect("it comes up");
+    })
+    .await;
+    opened.expect("it was waited for");
+}
+
+/// Each of them on each server, as a test of its own.
+macro_rules! on_servers {
+    ($($test:ident),+ $(,)?) => {
+        mod postgres {
+            $(#[tokio::test] async fn $test() { super::$test(testbed::Engine::Postgres).await; })+
+        }
+        mod mariadb {
+            $(#[tokio::test] async fn $test() { super::$test(testbed::Engine::MariaDb).await; })+
+        }
+    };
+}
+
+on_servers!(
+    two_writers_merge_into_one_noun_and_lose_nothing,
+    two_writers_insert_the_same_nouns_once,
+    two_writers_who_want_the_same_nouns_in_other_orders_get_on,
+    what_cannot_be_stored_fails_alone_on_a_server,
+    replicas_that_start_together_make_the_tables_once,
+    a_server_that_is_killed_loses_nothing_and_is_used_again_at_once,
+    sessions_that_are_ended_midway_are_replaced,
+    a_server_that_may_only_be_read_is_away,
+    what_cannot_be_used_is_said_with_its_cure,
+    a_server_that_comes_up_later_is_waited_for,
+);
+
+#[tokio::test]
+async fn a_url_of_no_known_kind_is_said_to_be_none() {
+    let none = says("oracle://kim:secret@db/tally").await;
+    assert!(
+        none.contains("oracle://kim@db/tally (--database-url): it is none of sqlite:"),
+        "{none}"
+    );
+}
