@@ -46,6 +46,9 @@ const WATCH_EVERY: Duration = Duration::from_secs(5);
 const AGAIN: Backoff = Backoff { first: Duration::from_millis(100), most: Duration::from_secs(2) };
 /// How long a consumer without a name lives without us.
 const EPHEMERAL: Duration = Duration::from_secs(300);
+/// How soon what was given back comes to another: when the server has heard that we pull no more. Before, it would come back
+/// to where nobody is, and rest there for [`ACK_WAIT`].
+const NAK_DELAY: Duration = Duration::from_millis(100);
 /// How long what is handled may take to be told when the process ends.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 /// Acks told at a time.
@@ -85,7 +88,7 @@ impl Receipt {
 
 impl Drop for Receipt {
     fn drop(&mut self) {
-        self.tell(AckKind::Nak(None));
+        self.tell(AckKind::Nak(Some(NAK_DELAY)));
     }
 }
 

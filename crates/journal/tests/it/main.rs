@@ -7,6 +7,7 @@ mod nats;
 mod record;
 mod relaying;
 mod rolling_back;
+mod said;
 #[allow(
     unreachable_pub,
     reason = "what SeaORM derives from a row is pub, and so is what a row is made of"

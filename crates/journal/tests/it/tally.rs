@@ -139,7 +139,7 @@ pub(crate) struct Keeper {
     pub(crate) bus: Bus,
     pub(crate) database: Database,
     pub(crate) host: Host,
-    ended: JoinHandle<anyhow::Result<()>>,
+    pub(crate) ended: JoinHandle<anyhow::Result<()>>,
     pub(crate) data: TestDatabase,
     /// The server of its bus, if that has one of its own.
     pub(crate) nats: Option<Nats>,
