@@ -5,7 +5,7 @@ use crate::{binary, loading::Load};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde_json::Value;
 use std::time::Duration;
-use testbed::{Doors as _, Shop};
+use testbed::{Doors as _, Engine, Fleet, Plan, Service, Shop};
 
 const KILLS: u32 = 20;
 /// All at once: payments that are slow, declined, failing or never answered, cancels, and a barista who never rests.
