@@ -75,6 +75,11 @@ impl Envelope {
             Some(edition) => format!("{}.{edition}", self.id),
         }
     }
+
+    /// Whether the consumer of this name is to read it.
+    pub(crate) fn is_for(&self, consumer: &str) -> bool {
+        self.audience.as_deref().is_none_or(|audience| audience == consumer)
+    }
 }
 
 /// How events travel. A clone is the same bus.

@@ -109,8 +109,8 @@ impl<N: Noun> Consumer<N> {
         let (mut facts, mut heard, mut dead) = (Vec::new(), Vec::new(), Vec::new());
         for mut attempt in attempts {
             let delivery = &mut attempt.delivery;
-            if delivery.event.audience.as_deref().is_some_and(|audience| audience != self.name) {
-                attempt.delivery.done();
+            if !delivery.event.is_for(self.name) {
+                attempt.delivery.done(); // unread: it is told again for somebody else
                 continue;
             }
             let readable = delivery.unreadable.take().map_or(Ok(()), Err);
@@ -190,7 +190,7 @@ async fn wait(Again { attempts, after }: Again) -> Vec<Attempt> {
 }
 
 /// An event as a cause.
-fn cause(event: &Envelope) -> Cause {
+pub(crate) fn cause(event: &Envelope) -> Cause {
     Cause {
         causation_id: event.id,
         traceparent: event.traceparent.clone(),

@@ -9,25 +9,57 @@ use crate::{Envelope, Time, rows};
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "dead_letters")]
 pub struct Model {
+    /// The event's.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
+    /// What kind of event it is: the full name of its message.
     pub kind: String,
+    /// Who published it.
     pub source: String,
+    /// What it is about.
     pub subject: Uuid,
+    /// When it was stored by its publisher.
     pub time: Time,
+    /// The request that began it all.
     pub correlation_id: Uuid,
+    /// The event or request that led to it.
     pub causation_id: Uuid,
+    /// The W3C trace context it is part of.
     pub traceparent: Option<String>,
+    /// Vendors' part of the trace context.
     pub tracestate: Option<String>,
+    /// The encoded message.
     pub payload: Vec<u8>,
     /// Why it could not be handled, the last time.
     pub error: String,
     /// How often it was tried.
     pub attempts: i32,
+    /// When it was given up.
     pub dead_time: Time,
 }
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Model {
+    /// The event, as it came.
+    #[must_use]
+    pub fn event(&self) -> Envelope {
+        Envelope {
+            id: self.id,
+            kind: self.kind.as_str().into(),
+            source: self.source.as_str().into(),
+            subject: self.subject,
+            time: self.time,
+            correlation_id: self.correlation_id,
+            causation_id: self.causation_id,
+            traceparent: self.traceparent.as_deref().map(Into::into),
+            tracestate: self.tracestate.as_deref().map(Into::into),
+            payload: self.payload.clone().into(),
+            audience: None,
+            edition: None,
+        }
+    }
+}
 
 /// As many bytes of a reason as a person reads.
 const ERROR_BYTES: usize = 1_000;

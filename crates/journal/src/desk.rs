@@ -1,24 +1,34 @@
 //! The writer's desk. It takes what waits, loads the nouns concerned with one query, lets them decide in memory, and stores
 //! nouns and facts in one transaction; then it answers. A batch costs about six statements whatever its size.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use sea_orm::{DbErr, EntityTrait, Iterable as _, PrimaryKeyToColumn, sea_query::OnConflict};
+use futures::{FutureExt as _, future::BoxFuture};
+use sea_orm::{
+    ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, EntityTrait, Iterable as _,
+    PrimaryKeyToColumn, QueryOrder as _, QuerySelect as _, sea_query::OnConflict,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Cause, Database, Envelope, Noun, Outbox, Table, Time, database,
+    Cause, Database, Envelope, Noun, Outbox, Table, Time,
+    backoff::{self, Backoff},
+    database,
     dead_letters::{self, Model as Letter},
-    fold::{Changes, Fold, No},
+    fold::{self, Changes, Fold, No},
     marks::{self, Mark},
     rows,
     watch::Watches,
     writer::Error,
 };
 
-/// How often a batch is tried as a whole. The first failure may be a conflict, which is gone when the nouns are loaded again.
-const ATTEMPTS: usize = 3;
+/// How often a batch is tried when other writers come in between. Each time one of them got on, so that only many of them, and
+/// bad luck, can need so many.
+const ATTEMPTS: u32 = 10;
+/// How long the others are given: about a transaction.
+const CONFLICT: Backoff =
+    Backoff { first: Duration::from_millis(2), most: Duration::from_millis(50) };
 
 pub(crate) struct Desk<N: Table> {
     pub(crate) database: Database,
@@ -49,12 +59,20 @@ pub(crate) enum Reply<N: Noun> {
 pub(crate) enum Facts<N: Noun> {
     Heard(Vec<Item<N>>),
     Letters(Vec<Letter>, oneshot::Sender<Outcome<(), N>>),
+    Chore(Chore, oneshot::Sender<Outcome<u64, N>>),
 }
+
+/// Work on the database that is no noun's, and may be done twice; how many rows it changed.
+pub(crate) type Chore = Box<
+    dyn for<'a> FnOnce(&'a DatabaseTransaction) -> BoxFuture<'a, Result<u64, DbErr>> + Send + Sync,
+>;
 
 /// What one transaction stores.
 struct Batch<N: Noun> {
     items: Vec<Item<N>>,
     letters: Vec<Letters<N>>,
+    /// Each in a transaction of its own, after that of the others.
+    chores: Vec<(Chore, oneshot::Sender<Outcome<u64, N>>)>,
 }
 
 type Letters<N> = (Vec<Letter>, oneshot::Sender<Outcome<(), N>>);
@@ -115,20 +133,41 @@ impl<N: Table> Desk<N> {
         }
     }
 
+    async fn settle(&self, mut batch: Batch<N>) {
+        let chores = std::mem::take(&mut batch.chores);
+        self.store(batch).await;
+        for (chore, reply) in chores {
+            let done = self.chore(chore).await;
+            let _nobody_waits = reply.send(done.map_err(|error| Error::Store(Arc::new(error))));
+        }
+    }
+
+    async fn chore(&self, chore: Chore) -> Result<u64, DbErr> {
+        let tx = self.database.begin().await?;
+        // its bug is its caller's error, and nobody else's
+        let rows = AssertUnwindSafe(chore(&tx)).catch_unwind().await;
+        let rows = rows.map_err(|panic| DbErr::Custom(fold::panic_message(&*panic)))??;
+        tx.commit().await?;
+        Ok(rows)
+    }
+
     /// A batch that cannot be stored is done one by one, so that one bad item never fails its neighbours.
-    async fn settle(&self, batch: Batch<N>) {
+    async fn store(&self, batch: Batch<N>) {
         let mut attempt = 1;
         let failure = loop {
             match self.write(&batch).await {
                 Ok(written) => return self.answer(batch, written),
-                Err(error) if attempt >= ATTEMPTS || database::is_away(&error) => break error,
-                Err(error) => tracing::debug!(%error, "a batch of {} is tried again", batch.len()),
+                Err(error) if attempt < ATTEMPTS && database::is_conflict(&error) => {
+                    tracing::debug!(%error, "a batch of {} is tried again", batch.len());
+                }
+                Err(error) => break error,
             }
+            backoff::pause(CONFLICT.after(attempt)).await;
             attempt += 1;
         };
         if batch.len() > 1 && !database::is_away(&failure) {
             for one in batch.split() {
-                Box::pin(self.settle(one)).await;
+                Box::pin(self.store(one)).await;
             }
         } else {
             batch.fail(&Arc::new(failure));
@@ -149,25 +188,20 @@ impl<N: Table> Desk<N> {
     async fn transact(&self, batch: &Batch<N>, marks: &[Mark]) -> Result<Written<N>, DbErr> {
         let now = Time::now();
         let tx = self.database.begin().await?;
-        // in the order of their keys, in which databases with row locks take them
         let keys: BTreeSet<N::Key> = batch.items.iter().map(|item| N::key(&item.command)).collect();
-        let loaded = match keys.is_empty() {
-            true => Vec::new(),
-            false => N::find(keys.into_iter().collect()).all(&tx).await?,
-        };
-        let mut fold = Fold::new(loaded);
+        let mut fold: Fold<N> = Fold::new(load(&tx, keys).await?);
         let tell = |item: &Item<N>| {
             let noun = fold.tell(&item.command, &item.cause, now)?;
             Ok(matches!(item.reply, Reply::State(_)).then(|| noun.clone()))
         };
         let outcomes = batch.items.iter().map(tell).collect();
-        let Changes { new, moved, news } = fold.changes();
+        let Changes { mut new, moved, news } = fold.changes();
+        // another writer who inserts some of them does so in the same order: one of us waits, and not each for the other
+        new.sort_by_key(|noun| noun.keys().into_iter().next());
         // a key that exists by now is a conflict: load again
         rows::insert(&tx, &new, None).await?;
         // an upsert, because it is the one update of many rows that all databases have
-        let ids =
-            <N::Entity as EntityTrait>::PrimaryKey::iter().map(PrimaryKeyToColumn::into_column);
-        let update = OnConflict::columns(ids).update_columns(N::moving()).to_owned();
+        let update = OnConflict::columns(identity::<N>()).update_columns(N::moving()).to_owned();
         rows::insert(&tx, &moved, Some(&update)).await?;
         let stored = match &self.outbox {
             Some(outbox) => outbox.append(&tx, news, now).await?,
@@ -199,6 +233,27 @@ impl<N: Table> Desk<N> {
     }
 }
 
+/// The nouns with these keys, kept from other writers where a database has several, in the order of their identity: writers who
+/// want the same rows wait for each other, and never in a circle.
+async fn load<N: Table>(tx: &DatabaseTransaction, keys: BTreeSet<N::Key>) -> Result<Vec<N>, DbErr> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut rows = N::find(keys.into_iter().collect());
+    if tx.get_database_backend() != DbBackend::Sqlite {
+        for column in identity::<N>() {
+            rows = rows.order_by_asc(column);
+        }
+        rows = rows.lock_exclusive();
+    }
+    rows.all(tx).await
+}
+
+/// The columns that tell rows apart.
+fn identity<N: Table>() -> impl Iterator<Item = <N::Entity as EntityTrait>::Column> {
+    <N::Entity as EntityTrait>::PrimaryKey::iter().map(PrimaryKeyToColumn::into_column)
+}
+
 async fn marks_due(outbox: Option<&Outbox>) {
     match outbox {
         Some(outbox) => outbox.marks_due().await,
@@ -208,27 +263,26 @@ async fn marks_due(outbox: Option<&Outbox>) {
 
 impl<N: Noun> Batch<N> {
     fn new() -> Self {
-        Self { items: Vec::new(), letters: Vec::new() }
+        Self { items: Vec::new(), letters: Vec::new(), chores: Vec::new() }
     }
 
     fn hear(&mut self, facts: Facts<N>) {
         match facts {
             Facts::Heard(items) => self.items.extend(items),
             Facts::Letters(letters, reply) => self.letters.push((letters, reply)),
+            Facts::Chore(chore, reply) => self.chores.push((chore, reply)),
         }
     }
 
     fn len(&self) -> usize {
-        self.items.len() + self.letters.iter().map(|(letters, _)| letters.len()).sum::<usize>()
+        let letters = self.letters.iter().map(|(letters, _)| letters.len()).sum::<usize>();
+        self.items.len() + letters + self.chores.len()
     }
 
     fn split(self) -> impl Iterator<Item = Self> {
-        let items =
-            self.items.into_iter().map(|item| Self { items: vec![item], letters: Vec::new() });
-        let letters = self
-            .letters
-            .into_iter()
-            .map(|letters| Self { items: Vec::new(), letters: vec![letters] });
+        let items = self.items.into_iter().map(|item| Self { items: vec![item], ..Self::new() });
+        let letters =
+            self.letters.into_iter().map(|letters| Self { letters: vec![letters], ..Self::new() });
         items.chain(letters)
     }
 

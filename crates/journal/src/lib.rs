@@ -21,6 +21,7 @@ mod embedded;
 mod fold;
 mod heal;
 mod jetstream;
+pub mod letters;
 #[allow(
     unreachable_pub,
     reason = "what SeaORM derives from a row is pub, and so is what a row is made of"
@@ -30,6 +31,7 @@ mod migrations;
 mod noun;
 pub mod outbox;
 pub mod reader;
+pub mod record;
 mod relay;
 mod routes;
 mod rows;
@@ -40,11 +42,14 @@ pub mod writer;
 pub use audience::{Audience, Watched};
 pub use bus::{Bus, Envelope};
 pub use database::Database;
-pub use migrations::{create_clustered, migrations};
+pub use dead_letters::Model as Letter;
+pub use migrations::{bytes, create_clustered, create_index, create_partial_index, migrations};
 pub use noun::{Cause, Decision, Fact, Noun, Table};
 pub use outbox::Outbox;
 pub use reader::Reader;
+pub use record::Record;
 pub use routes::{Malformed, Routes};
+pub use rows::insert_into;
 pub use time::Time;
 pub use watch::Watcher;
 pub use writer::Writer;

@@ -197,25 +197,26 @@ impl Outbox {
             .limit(most)
             .all(pool)
             .await?;
-        Ok(rows.into_iter().map(|row| self.of_row(row)).collect())
+        Ok(rows.into_iter().map(|row| of_row(&self.0.source, row)).collect())
     }
+}
 
-    fn of_row(&self, row: row::Model) -> Arc<Envelope> {
-        Arc::new(Envelope {
-            id: row.id,
-            kind: row.kind.into(),
-            source: self.0.source.clone(),
-            subject: row.subject,
-            time: row.time,
-            correlation_id: row.correlation_id,
-            causation_id: row.causation_id,
-            traceparent: row.traceparent.map(Into::into),
-            tracestate: row.tracestate.map(Into::into),
-            edition: edition(row.edition),
-            audience: None,
-            payload: row.payload.into(),
-        })
-    }
+/// `source` is the `ce-source` of all that is in the outbox.
+pub(crate) fn of_row(source: &Arc<str>, row: row::Model) -> Arc<Envelope> {
+    Arc::new(Envelope {
+        id: row.id,
+        kind: row.kind.into(),
+        source: source.clone(),
+        subject: row.subject,
+        time: row.time,
+        correlation_id: row.correlation_id,
+        causation_id: row.causation_id,
+        traceparent: row.traceparent.map(Into::into),
+        tracestate: row.tracestate.map(Into::into),
+        edition: edition(row.edition),
+        audience: None,
+        payload: row.payload.into(),
+    })
 }
 
 /// Which publication a row's next one is.

@@ -30,10 +30,16 @@ impl From<uuid::Error> for Malformed {
     }
 }
 
-type Route<C> = Box<dyn Fn(&Envelope) -> Result<C, Malformed> + Send + Sync>;
+type Route<C> = Arc<dyn Fn(&Envelope) -> Result<C, Malformed> + Send + Sync>;
 
-/// What each event tells, by its kind.
+/// What each event tells, by its kind. A clone tells the same.
 pub struct Routes<C>(HashMap<Arc<str>, Route<C>>);
+
+impl<C> Clone for Routes<C> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
 
 impl<C> Routes<C> {
     /// Listens to nothing.
@@ -56,7 +62,7 @@ impl<C> Routes<C> {
             let event = E::decode(envelope.payload.clone());
             read(envelope, event.map_err(|error| Malformed::new(error.to_string()))?)
         };
-        self.0.insert(E::full_name().into(), Box::new(route));
+        self.0.insert(E::full_name().into(), Arc::new(route));
         self
     }
 
@@ -64,7 +70,11 @@ impl<C> Routes<C> {
         self.0.keys().cloned().collect()
     }
 
-    pub(crate) fn read(&self, envelope: &Envelope) -> Result<C, Malformed> {
+    /// What an event tells.
+    ///
+    /// # Errors
+    /// It is malformed, or of a kind that nobody asked for.
+    pub fn read(&self, envelope: &Envelope) -> Result<C, Malformed> {
         let route = self.0.get(&envelope.kind);
         route.ok_or_else(|| Malformed::new(format!("nobody asked for {}", envelope.kind)))?(
             envelope,

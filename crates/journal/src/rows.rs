@@ -3,7 +3,7 @@
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityName as _, EntityTrait, Iterable, ModelTrait,
     StatementBuilder,
-    sea_query::{Expr, OnConflict, Query},
+    sea_query::{Expr, OnConflict, Query, TableRef},
 };
 
 /// Bind parameters of one statement: SQLite takes 32,766 and says "too many SQL variables" above; PostgreSQL and MySQL take 65,535.
@@ -15,12 +15,26 @@ pub(crate) async fn insert<M: ModelTrait>(
     rows: &[M],
     conflict: Option<&OnConflict>,
 ) -> Result<(), DbErr> {
+    insert_into(db, &M::Entity::default().table_ref(), rows, conflict).await
+}
+
+/// Inserts all rows into a table that is like their own. `conflict` says what happens to a key that exists; without it, it is an
+/// error.
+///
+/// # Errors
+/// The database failed.
+pub async fn insert_into<M: ModelTrait>(
+    db: &impl ConnectionTrait,
+    table: &TableRef,
+    rows: &[M],
+    conflict: Option<&OnConflict>,
+) -> Result<(), DbErr> {
     let columns: Vec<<M::Entity as EntityTrait>::Column> =
         <M::Entity as EntityTrait>::Column::iter().collect();
     for some in rows.chunks(PARAMETERS / columns.len()) {
         let statement = {
             let mut insert = Query::insert();
-            insert.into_table(M::Entity::default().table_ref()).columns(columns.iter().copied());
+            insert.into_table(table.clone()).columns(columns.iter().copied());
             for row in some {
                 let value = |column: &<M::Entity as EntityTrait>::Column| {
                     column.save_as(Expr::val(row.get(*column)))

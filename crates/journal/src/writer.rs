@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use chassis::Host;
-use sea_orm::{DbErr, EntityName as _};
+use futures::future::BoxFuture;
+use sea_orm::{DatabaseTransaction, DbErr, EntityName as _};
 use tokio::sync::{
     mpsc::{self, error::TrySendError},
     oneshot,
@@ -151,6 +152,24 @@ impl<N: Noun> Writer<N> {
     pub(crate) async fn bury(&self, letters: Vec<Letter>) -> Result<(), Error<N::Refusal>> {
         let (reply, answer) = oneshot::channel();
         self.facts.send(Facts::Letters(letters, reply)).await.map_err(|_gone| Error::Gone)?;
+        answer.await.unwrap_or(Err(Error::Gone))
+    }
+
+    /// Does work on the database that is no noun's, such as to delete what nobody needs any more, in a transaction of its own
+    /// between two batches; how many rows it changed. It should be short: all who have something to say wait.
+    ///
+    /// # Errors
+    /// The database failed, or the process is stopping.
+    pub async fn chore(
+        &self,
+        work: impl for<'a> FnOnce(&'a DatabaseTransaction) -> BoxFuture<'a, Result<u64, DbErr>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Result<u64, Error<N::Refusal>> {
+        let (reply, answer) = oneshot::channel();
+        let chore = Facts::Chore(Box::new(work), reply);
+        self.facts.send(chore).await.map_err(|_gone| Error::Gone)?;
         answer.await.unwrap_or(Err(Error::Gone))
     }
 

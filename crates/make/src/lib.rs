@@ -25,8 +25,9 @@ use contract::{
     make::v1::make_service_server::{MakeServiceServer, SERVICE_NAME},
 };
 use events::Numbers;
-use journal::{Audience, Bus, Database, Outbox, Writer, audience, consumer, writer};
+use journal::{Audience, Bus, Database, Outbox, Writer, audience, consumer, database, writer};
 use mesh::{Deadlines, Listener, Server, Serving};
+use ops::{Ops, OpsServiceServer};
 use std::{net::SocketAddr, time::Duration};
 use store::Migrator;
 use ticket::Model as Ticket;
@@ -66,7 +67,7 @@ pub struct Config {
 pub async fn serve(
     host: &Host,
     bus: &Bus,
-    database_url: &str,
+    database: &database::Source,
     config: Config,
 ) -> anyhow::Result<Serving> {
     let Config { listen, admin_listen, auto_barista } = config;
@@ -74,11 +75,12 @@ pub async fn serve(
     let listener = Listener::bind(api, admin).await?;
     let server = Server::new(ERROR_DOMAIN, DESCRIPTORS, SERVICE_NAME, deadlines())?;
 
-    let db = Database::open(database_url).await?;
+    let db = Database::open(database).await?;
     db.migrate::<Migrator>().await?;
     let outbox = Outbox::open(host, &db, bus, "/starcoffee/make");
     let writer: Writer<Ticket> = Writer::open(host, &db, Some(outbox), writer::Config::default());
     let routes = events::routes(Numbers::after(store::last_number(&db.pool).await?));
+    let ops = Ops::open(host, bus, &db, "make", routes.clone(), &writer);
     consumer::open(host, bus, "make", routes, &writer, consumer::Config::default());
 
     let audience = Audience::open(host, &db, &writer, audience::Config::default());
@@ -89,6 +91,7 @@ pub async fn serve(
         host.spawn("the automatic barista", barista.work(host.clone()));
     }
     let api = Api { host: host.clone(), writer, audience, pool };
+    let server = server.beside(OpsServiceServer::new(ops), ops::deadlines())?;
     let serving = server.serve(host, listener, MakeServiceServer::new(api))?;
     serving.ready();
     Ok(serving)

@@ -14,13 +14,13 @@ use tonic_health::pb::{
 /// SERVING as long as the runtime answers: nothing outside can make the process be restarted.
 const LIVENESS: &str = "liveness";
 
-/// The health of one service, known by its full name and as the whole server's, "". A clone is the same.
+/// The health of a server, known by the full name of each of its services and as the whole server's, "". A clone is the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Health(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    service: &'static str,
+    services: Vec<&'static str>,
     ready: watch::Sender<bool>,
     stopping: CancellationToken,
     draining: CancellationToken,
@@ -28,10 +28,10 @@ struct Inner {
 
 impl Health {
     /// Not ready, until it is told so; and not any more, once the host stops.
-    pub(crate) fn new(host: &Host, service: &'static str) -> Self {
+    pub(crate) fn new(host: &Host, services: Vec<&'static str>) -> Self {
         let ready = watch::Sender::new(false);
         let (stopping, draining) = (host.stopping(), host.draining());
-        let health = Self(Arc::new(Inner { service, ready, stopping, draining }));
+        let health = Self(Arc::new(Inner { services, ready, stopping, draining }));
         let (stopped, stopping) = (health.clone(), host.stopping());
         host.track(async move {
             stopping.cancelled().await;
@@ -50,7 +50,7 @@ impl Health {
     }
 
     fn knows(&self, service: &str) -> bool {
-        service.is_empty() || service == self.0.service
+        service.is_empty() || self.0.services.contains(&service)
     }
 }
 

@@ -16,8 +16,11 @@ use anyhow::{Context as _, ensure};
 use chassis::Host;
 use http::{Request, Response};
 use prost_reflect::DescriptorPool;
-use std::{collections::HashMap, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
-use tokio_util::task::TaskTracker;
+use std::{
+    collections::HashMap, convert::Infallible, fmt, iter, net::SocketAddr, sync::Arc,
+    time::Duration,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{
     body::Body,
     server::NamedService,
@@ -36,9 +39,30 @@ const HEALTH_PATHS: [&str; 2] = ["/grpc.health.v1.Health/Check", "/grpc.health.v
 pub struct Server {
     domain: &'static str,
     descriptors: &'static [u8],
+    rules: Rules,
+    beside: Vec<Beside>,
+}
+
+/// What the protos say of a service.
+#[derive(Debug)]
+struct Rules {
     service: &'static str,
     limits: HashMap<String, Limits>,
     schema: Schema,
+}
+
+/// A service that is served on the same port.
+struct Beside {
+    service: &'static str,
+    add: Box<dyn FnOnce(Routes, Around) -> Routes + Send>,
+}
+
+/// What is around every service of a server.
+#[derive(Clone)]
+struct Around {
+    domain: &'static str,
+    draining: CancellationToken,
+    under_way: TaskTracker,
 }
 
 /// A service that is served.
@@ -64,13 +88,28 @@ impl Server {
         service: &'static str,
         deadlines: Deadlines,
     ) -> anyhow::Result<Self> {
-        let pool = DescriptorPool::decode(descriptors).context("the descriptors are malformed")?;
-        let descriptor = pool.get_service_by_name(service);
-        let descriptor =
-            descriptor.with_context(|| format!("{service} is not in the descriptors"))?;
-        let limits = deadlines.limits(&descriptor)?;
-        let schema = Schema::of(&descriptor).context("the requests cannot be validated")?;
-        Ok(Self { domain, descriptors, service, limits, schema })
+        let rules = Rules::read(descriptors, service, deadlines)?;
+        Ok(Self { domain, descriptors, rules, beside: Vec::new() })
+    }
+
+    /// Also serves another service, on the same port and by the same rules.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn beside<S>(mut self, service: S, deadlines: Deadlines) -> anyhow::Result<Self>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send,
+    {
+        let rules = Rules::read(self.descriptors, S::NAME, deadlines)?;
+        let add = |routes: Routes, around| routes.add_service(behind(around, rules, service));
+        self.beside.push(Beside { service: S::NAME, add: Box::new(add) });
+        Ok(self)
     }
 
     /// Serves until the host drains. Health says `NOT_SERVING` until [`Serving::ready`].
@@ -87,33 +126,23 @@ impl Server {
             + 'static,
         S::Future: Send,
     {
-        ensure!(S::NAME == self.service, "{} is not {}", S::NAME, self.service);
+        ensure!(S::NAME == self.rules.service, "{} is not {}", S::NAME, self.rules.service);
         let Listener { api, admin } = listener;
         let (address, admin_address) = (api.address, admin.address);
-        let health = Health::new(host, self.service);
+        let health = Health::new(host, self.services().collect());
         let v1 = self.reflection().build_v1()?.max_decoding_message_size(MOST);
         let v1alpha = self.reflection().build_v1alpha()?.max_decoding_message_size(MOST);
-        let Self { domain, limits, schema, .. } = self;
-        let (limits, schema) = (Arc::new(limits), Arc::new(schema));
-        let (draining, under_way) = (host.draining(), TaskTracker::new());
-        // What a call goes through. Health and reflection do not: they have no rules, and a drain does not wait for whoever
-        // watches them.
-        let service = ServiceBuilder::new()
-            // first: a call counts from its first byte, and one that comes too late costs nothing
-            .layer(AroundLayer(Calls { domain, draining, under_way: under_way.clone() }))
-            // around all that may go wrong inside
-            .layer(AroundLayer(Panics { domain }))
-            // around the reading of the request: one that never comes ends with its deadline
-            .layer(AroundLayer(Bound { domain, limits }))
-            // last: the service sees no request that breaks a rule
-            .layer(AroundLayer(Validation { domain, schema }))
-            .named_layer(service);
+        let Self { domain, rules, beside, .. } = self;
+        let under_way = TaskTracker::new();
+        let around = Around { domain, draining: host.draining(), under_way: under_way.clone() };
+        let first = Routes::new(behind(around.clone(), rules, service));
+        let routes = beside.into_iter().fold(first, |routes, it| (it.add)(routes, around.clone()));
         // as small and as soon as any request, on both ports
         let limits = Arc::new(Deadlines::paths(HEALTH_DEADLINE, HEALTH_PATHS));
         let told = HealthServer::new(health.clone()).max_decoding_message_size(MOST);
         let told = AroundLayer(Bound { domain, limits }).named_layer(told);
         let conversation = AroundLayer(Conversation { draining: host.draining() });
-        let routes = Routes::new(service)
+        let routes = routes
             .add_service(told.clone())
             .add_service(conversation.named_layer(v1))
             .add_service(conversation.named_layer(v1alpha));
@@ -123,13 +152,74 @@ impl Server {
         Ok(Serving { address, admin_address, health })
     }
 
+    fn services(&self) -> impl Iterator<Item = &'static str> {
+        iter::once(self.rules.service).chain(self.beside.iter().map(|beside| beside.service))
+    }
+
     fn reflection(&self) -> Reflection<'static> {
-        Reflection::configure()
+        let reflection = Reflection::configure()
             .register_encoded_file_descriptor_set(self.descriptors)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .with_service_name(self.service)
-            .with_service_name(HEALTH)
+            .with_service_name(HEALTH);
+        self.services().fold(reflection, Reflection::with_service_name)
     }
+}
+
+impl Rules {
+    fn read(
+        descriptors: &[u8],
+        service: &'static str,
+        deadlines: Deadlines,
+    ) -> anyhow::Result<Self> {
+        let pool = DescriptorPool::decode(descriptors).context("the descriptors are malformed")?;
+        let descriptor = pool.get_service_by_name(service);
+        let descriptor =
+            descriptor.with_context(|| format!("{service} is not in the descriptors"))?;
+        let limits = deadlines.limits(&descriptor)?;
+        let schema = Schema::of(&descriptor).context("the requests cannot be validated")?;
+        Ok(Self { service, limits, schema })
+    }
+}
+
+impl fmt::Debug for Beside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.service)
+    }
+}
+
+/// What a call goes through. Health and reflection do not: they have no rules, and a drain does not wait for whoever watches
+/// them.
+fn behind<S>(
+    around: Around,
+    rules: Rules,
+    service: S,
+) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
++ NamedService
++ Clone
++ Send
++ Sync
++ 'static
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send,
+{
+    let Around { domain, draining, under_way } = around;
+    let (limits, schema) = (Arc::new(rules.limits), Arc::new(rules.schema));
+    ServiceBuilder::new()
+        // first: a call counts from its first byte, and one that comes too late costs nothing
+        .layer(AroundLayer(Calls { domain, draining, under_way }))
+        // around all that may go wrong inside
+        .layer(AroundLayer(Panics { domain }))
+        // around the reading of the request: one that never comes ends with its deadline
+        .layer(AroundLayer(Bound { domain, limits }))
+        // last: the service sees no request that breaks a rule
+        .layer(AroundLayer(Validation { domain, schema }))
+        .named_layer(service)
 }
 
 impl Serving {

@@ -21,9 +21,10 @@ use contract::{
     DESCRIPTORS, ERROR_DOMAIN,
     mypage::v1::my_page_service_server::{MyPageServiceServer, SERVICE_NAME},
 };
-use journal::{Audience, Bus, Database, Writer, audience, consumer, writer};
+use journal::{Audience, Bus, Database, Writer, audience, consumer, database, writer};
 use mesh::{Deadlines, Listener, Server, Serving};
 use my_order::Model as MyOrder;
+use ops::{Ops, OpsServiceServer};
 use std::{net::SocketAddr, time::Duration};
 use store::Migrator;
 
@@ -59,7 +60,7 @@ pub struct Config {
 pub async fn serve(
     host: &Host,
     bus: &Bus,
-    database_url: &str,
+    database: &database::Source,
     config: Config,
 ) -> anyhow::Result<Serving> {
     let Config { listen, admin_listen } = config;
@@ -69,13 +70,15 @@ pub async fn serve(
     let deadlines = Deadlines::new(Duration::from_secs(2));
     let server = Server::new(ERROR_DOMAIN, DESCRIPTORS, SERVICE_NAME, deadlines)?;
 
-    let db = Database::open(database_url).await?;
+    let db = Database::open(database).await?;
     db.migrate::<Migrator>().await?;
     let writer: Writer<MyOrder> = Writer::open(host, &db, None, writer::Config::default());
+    let ops = Ops::open(host, bus, &db, "mypage", events::routes(), &writer);
     consumer::open(host, bus, "mypage", events::routes(), &writer, consumer::Config::default());
 
     let audience = Audience::open(host, &db, &writer, audience::Config::default());
     let api = Api { host: host.clone(), audience, pool: db.pool };
+    let server = server.beside(OpsServiceServer::new(ops), ops::deadlines())?;
     let serving = server.serve(host, listener, MyPageServiceServer::new(api))?;
     serving.ready();
     Ok(serving)

@@ -1,7 +1,7 @@
 //! An order as its customer sees it: a merge of all that was heard of it. It decides nothing, refuses nothing, and ends the
 //! same whatever came first or twice. Pure.
 
-use crate::history::{Entry, History, News};
+use crate::history::{Entry, History, News, Part};
 use contract::money::{Currency, Money};
 use contract::{
     google::r#type::Money as WireMoney,
@@ -139,6 +139,41 @@ impl Model {
         }
     }
 
+    /// Takes over what another row of the same order knows: as if all events had been heard here that were heard there.
+    pub(crate) fn join(&mut self, other: &Self) {
+        self.as_of_time = std::cmp::max(self.as_of_time, other.as_of_time);
+        let mut history = History::decode(&self.history);
+        for entry in History::decode(&other.history).entries() {
+            // of each part the last one that is newest here is also the newest there
+            if history.add(*entry) == News::Newest {
+                self.take(entry.part(), other);
+            }
+        }
+        self.state = history.known().state().into();
+        self.history = history.encode();
+    }
+
+    fn take(&mut self, part: Part, other: &Self) {
+        match part {
+            Part::Order => {
+                self.customer_id.clone_from(&other.customer_id);
+                self.lines.clone_from(&other.lines);
+                self.currency.clone_from(&other.currency);
+                self.total_minor = other.total_minor;
+                self.order_note.clone_from(&other.order_note);
+                self.create_time = other.create_time;
+            }
+            Part::Payment => {
+                self.charged_minor = other.charged_minor;
+                self.payment_note.clone_from(&other.payment_note);
+            }
+            Part::Ticket => {
+                self.number = other.number;
+                self.ticket_note.clone_from(&other.ticket_note);
+            }
+        }
+    }
+
     /// The sum of its parts' revisions.
     #[must_use]
     pub fn revision(&self) -> i64 {
@@ -269,6 +304,28 @@ mod tests {
             prop_assert_eq!(wire.history.last().map(|last| last.state), Some(order.state), "the history ends in the state");
             prop_assert_eq!(order.customer_id.is_empty(), order.create_time == Time::default(), "listed once the order is known");
             prop_assert_eq!(merged(told.iter().chain(&story)), Some(order), "a replay changes nothing");
+        }
+
+        #[test]
+        fn two_rows_that_each_heard_a_part_of_the_story_join_to_the_whole(
+            (story, places) in story().prop_flat_map(|story| {
+                let len = story.len();
+                (Just(story), vec(0..3_u8, len))
+            }),
+        ) {
+            // each event was heard here, there, or on both sides
+            let heard = |deaf: u8| {
+                story.iter().zip(&places).filter(move |(_, place)| **place != deaf).map(|(heard, _)| heard)
+            };
+            let (here, there) = (merged(heard(1)), merged(heard(2)));
+            let joined = match (here, there) {
+                (Some(mut here), Some(there)) => {
+                    here.join(&there);
+                    Some(here)
+                }
+                (here, there) => here.or(there),
+            };
+            prop_assert_eq!(joined, merged(&story));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::my_order::{Column, Entity, Model as MyOrder};
 use contract::{order::v1::OrderState, page::Page, status};
-use journal::{Table, Time, Watched};
+use journal::{Table, Time, Watched, bytes, create_clustered, create_index};
 use sea_orm::{
     ColumnTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, FromQueryResult, Iterable,
     QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
@@ -184,7 +184,7 @@ impl MigrationName for Step {
 impl MigrationTrait for Step {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         match self {
-            Self::MyOrders => journal::create_clustered(manager, my_orders_table()).await,
+            Self::MyOrders => create_clustered(manager, my_orders_table(manager)).await,
             Self::ByCustomer => {
                 let index = Index::create()
                     .if_not_exists()
@@ -193,20 +193,20 @@ impl MigrationTrait for Step {
                     .col(Column::CustomerId)
                     .col(Column::OrderId)
                     .take();
-                manager.create_index(index).await
+                create_index(manager, index).await
             }
         }
     }
 }
 
-fn my_orders_table() -> sea_query::TableCreateStatement {
+fn my_orders_table(manager: &SchemaManager<'_>) -> sea_query::TableCreateStatement {
     let column = |column| ColumnDef::new(column).not_null().take();
     sea_query::Table::create()
         .if_not_exists()
         .table(Entity)
         .col(column(Column::OrderId).uuid().primary_key())
         .col(column(Column::CustomerId).string_len(64))
-        .col(column(Column::Lines).blob())
+        .col(bytes(manager, &mut column(Column::Lines)))
         .col(column(Column::Currency).string_len(3))
         .col(column(Column::TotalMinor).big_integer())
         .col(column(Column::ChargedMinor).big_integer())
@@ -217,6 +217,6 @@ fn my_orders_table() -> sea_query::TableCreateStatement {
         .col(column(Column::TicketNote).string_len(200))
         .col(column(Column::CreateTime).big_integer())
         .col(column(Column::AsOfTime).big_integer())
-        .col(column(Column::History).blob())
+        .col(bytes(manager, &mut column(Column::History)))
         .take()
 }

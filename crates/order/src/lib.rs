@@ -31,8 +31,9 @@ use contract::{
     order::v1::order_service_server::{OrderServiceServer, SERVICE_NAME},
     payment::v1::payment_service_client::PaymentServiceClient,
 };
-use journal::{Audience, Bus, Database, Outbox, Writer, audience, consumer, writer};
+use journal::{Audience, Bus, Database, Outbox, Writer, audience, consumer, database, writer};
 use mesh::{Deadlines, Listener, Server, Serving};
+use ops::{Ops, OpsServiceServer};
 use order::Model as Order;
 use settle::Settler;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -84,7 +85,7 @@ pub struct Config {
 pub async fn serve(
     host: &Host,
     bus: &Bus,
-    database_url: &str,
+    database: &database::Source,
     currency: Currency,
     payment: mesh::Channel,
     config: Config,
@@ -95,10 +96,11 @@ pub async fn serve(
     let server = Server::new(ERROR_DOMAIN, DESCRIPTORS, SERVICE_NAME, deadlines())?;
     let menu = menu::Source { file: menu, every: menu_reload, currency }.open(host).await?;
 
-    let db = Database::open(database_url).await?;
+    let db = Database::open(database).await?;
     db.migrate::<Migrator>().await?;
     let outbox = Outbox::open(host, &db, bus, "/starcoffee/order");
     let writer: Writer<Order> = Writer::open(host, &db, Some(outbox), writer::Config::default());
+    let ops = Ops::open(host, bus, &db, "order", events::routes(), &writer);
     consumer::open(host, bus, "order", events::routes(), &writer, consumer::Config::default());
 
     let audience = Audience::open(host, &db, &writer, audience::Config::default());
@@ -113,6 +115,7 @@ pub async fn serve(
     let settler = Settler { till: till.clone(), db, after: settle_after };
     host.spawn("the settler", settler.work(host.clone()));
     let api = Api { host: host.clone(), menu, till, audience, wishes: Attempts::new() };
+    let server = server.beside(OpsServiceServer::new(ops), ops::deadlines())?;
     let serving = server.serve(host, listener, OrderServiceServer::new(api))?;
     serving.ready();
     Ok(serving)

@@ -27,8 +27,9 @@ use contract::{
     money::Currency,
     payment::v1::payment_service_server::{PaymentServiceServer, SERVICE_NAME},
 };
-use journal::{Bus, Database, Outbox, Reader, Writer, consumer, writer};
+use journal::{Bus, Database, Outbox, Reader, Writer, consumer, database, writer};
 use mesh::{Deadlines, Listener, Server, Serving};
+use ops::{Ops, OpsServiceServer};
 use payment::Model as Payment;
 use provider::Provider;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -66,7 +67,7 @@ pub struct Config {
     pub provider: provider::Config,
 }
 
-/// Opens Payment: listens, brings its database up to date, and charges until the host drains. `ledger_url` is the database of
+/// Opens Payment: listens, brings its database up to date, and charges until the host drains. `ledger` is the database of
 /// the provider, which is a simulator; `currency` is the shop's.
 ///
 /// # Errors
@@ -74,8 +75,8 @@ pub struct Config {
 pub async fn serve(
     host: &Host,
     bus: &Bus,
-    database_url: &str,
-    ledger_url: &str,
+    database: &database::Source,
+    ledger: &database::Source,
     currency: Currency,
     config: Config,
 ) -> anyhow::Result<Serving> {
@@ -83,13 +84,14 @@ pub async fn serve(
     let (api, admin) = (("--payment-listen", listen), ("--payment-admin-listen", admin_listen));
     let listener = Listener::bind(api, admin).await?;
     let server = Server::new(ERROR_DOMAIN, DESCRIPTORS, SERVICE_NAME, deadlines())?;
-    let provider = Provider::connect(host, ledger_url, provider).await?;
+    let provider = Provider::connect(host, ledger, provider).await?;
 
-    let db = Database::open(database_url).await?;
+    let db = Database::open(database).await?;
     db.migrate::<Migrator>().await?;
     let outbox = Outbox::open(host, &db, bus, "/starcoffee/payment");
     let writer: Writer<Payment> = Writer::open(host, &db, Some(outbox), writer::Config::default());
     let routes = events::routes(currency);
+    let ops = Ops::open(host, bus, &db, "payment", routes.clone(), &writer);
     consumer::open(host, bus, "payment", routes, &writer, consumer::Config::default());
 
     let reader = Reader::open(host, &db);
@@ -98,6 +100,7 @@ pub async fn serve(
     host.spawn("the undoer", undoer.work(host.clone()));
     let cashier = Arc::new(Cashier { writer, reader, provider, patience: charge_within });
     let api = Api { host: host.clone(), pool, cashier, currency };
+    let server = server.beside(OpsServiceServer::new(ops), ops::deadlines())?;
     let serving = server.serve(host, listener, PaymentServiceServer::new(api))?;
     serving.ready();
     Ok(serving)

@@ -14,13 +14,14 @@ Examples:
   starcoffee order place latte 2xespresso:small    one latte and two small espressos
   starcoffee bar next && starcoffee bar done       makes the coffee that waits longest
   starcoffee order list -o json | jq '.orders[].state'
+  starcoffee events tail --follow                  what the services tell each other
   starcoffee load --rate 200 --duration 30s        real orders, then a check of the shop's books
 
 Exit codes:
   0  done
   1  failed, for a reason that is none of the following
   2  the command line is malformed
-  3  not found: there is no such order or ticket, or none that waits
+  3  not found: there is no such order, ticket or dead letter, or none that waits
   4  refused: something is invalid, or no longer possible
   5  not now: the shop cannot be reached, does not serve, or took too long
 

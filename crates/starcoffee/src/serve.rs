@@ -4,7 +4,10 @@
 use crate::{process, ready_file::ReadyFile, up::reachable};
 use anyhow::bail;
 use chassis::Host;
-use journal::{Bus, bus};
+use journal::{
+    Bus, bus,
+    database::{self, Source},
+};
 use mesh::Serving;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
@@ -62,6 +65,8 @@ pub(crate) struct Common {
     #[arg(long, env = "STARCOFFEE_READY_FILE", value_name = "FILE")]
     ready_file: Option<PathBuf>,
     #[command(flatten)]
+    database: database::Config,
+    #[command(flatten)]
     bus: bus::Config,
     #[command(flatten)]
     process: process::Config,
@@ -108,23 +113,19 @@ impl Service {
 
     /// Puts the service together; when this returns, it serves.
     async fn open(self, host: &Host, bus: &Bus) -> anyhow::Result<Serving> {
+        let database = self.common().database();
         match self {
             Self::Order { config, payment_url, common } => {
                 let way = mesh::client::connect(&payment_url, "--payment-url")?;
-                let Common { database_url, process, .. } = *common;
-                order::serve(host, bus, &database_url, process.currency, way, *config).await
+                order::serve(host, bus, &database, common.process.currency, way, *config).await
             }
             Self::Payment { config, ledger_url, common } => {
-                let Common { database_url, process, .. } = *common;
-                let currency = process.currency;
-                payment::serve(host, bus, &database_url, &ledger_url, currency, *config).await
+                let ledger = Source { url: ledger_url, flag: "--ledger-url", ..database.clone() };
+                let currency = common.process.currency;
+                payment::serve(host, bus, &database, &ledger, currency, *config).await
             }
-            Self::Make { config, common } => {
-                make::serve(host, bus, &common.database_url, *config).await
-            }
-            Self::Mypage { config, common } => {
-                mypage::serve(host, bus, &common.database_url, *config).await
-            }
+            Self::Make { config, .. } => make::serve(host, bus, &database, *config).await,
+            Self::Mypage { config, .. } => mypage::serve(host, bus, &database, *config).await,
         }
     }
 
@@ -161,5 +162,12 @@ impl Service {
                 [("--mypage-listen", config.listen), ("--mypage-admin-listen", config.admin_listen)]
             }
         }
+    }
+}
+
+impl Common {
+    fn database(&self) -> Source {
+        let (url, config) = (self.database_url.clone(), self.database.clone());
+        Source { url, flag: "--database-url", config }
     }
 }

@@ -9,15 +9,16 @@ use toml::Table;
 
 const SERVICES: [&str; 4] = ["order", "payment", "make", "mypage"];
 /// Which of our crates each crate may use. `testbed` is only ever a dev-dependency.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("chassis", &[]),
     ("contract", &[]),
     ("journal", &["chassis"]),
     ("mesh", &["chassis"]),
-    ("order", &["chassis", "contract", "journal", "mesh"]),
-    ("payment", &["chassis", "contract", "journal", "mesh"]),
-    ("make", &["chassis", "contract", "journal", "mesh"]),
-    ("mypage", &["chassis", "contract", "journal", "mesh"]),
+    ("ops", &["chassis", "contract", "journal", "mesh"]),
+    ("order", &["chassis", "contract", "journal", "mesh", "ops"]),
+    ("payment", &["chassis", "contract", "journal", "mesh", "ops"]),
+    ("make", &["chassis", "contract", "journal", "mesh", "ops"]),
+    ("mypage", &["chassis", "contract", "journal", "mesh", "ops"]),
     ("testbed", &["contract", "journal"]),
     (
         "starcoffee",

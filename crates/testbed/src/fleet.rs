@@ -61,7 +61,7 @@ pub struct Plan<'a> {
 
 impl Default for Plan<'_> {
     fn default() -> Self {
-        Self { replicas: 1, engine: Engine::Postgres, make: Engine::Postgres, arguments: &[] }
+        Self { replicas: 1, engine: Engine::Sqlite, make: Engine::Sqlite, arguments: &[] }
     }
 }
 

@@ -17,6 +17,7 @@ pub use doors::Doors;
 pub use ear::{Ear, names};
 pub use engine::{DatabaseServer, Engine};
 pub use fleet::{Fleet, Plan, Service, View};
+pub use matrix::{TestDatabase, database, database_on};
 pub use nats::Nats;
 pub use shop::{Addresses, Process, Shop, run};
 

@@ -1,7 +1,9 @@
 //! The journal by what it offers, with a noun of its own: a tally, which counts.
 
 mod consuming;
+mod letters;
 mod nats;
+mod record;
 mod relaying;
 #[allow(
     unreachable_pub,

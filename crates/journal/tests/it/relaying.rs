@@ -49,10 +49,10 @@ async fn an_event_says_where_it_comes_from_and_what_led_to_it() {
 async fn what_was_stored_while_nobody_listened_is_published_by_the_next_process() {
     let keeper = Keeper::open_embedded().await; // its bus is never opened
     keeper.hear((1..=1_200).map(|id| add(id, 1)).collect()).await;
-    let directory = keeper.close().await;
+    let database = keeper.close().await;
     let bus = Bus::embedded();
     let mut subscription = bus.subscribe(None, counted());
-    let keeper = Keeper::open_in(directory, bus).await;
+    let keeper = Keeper::open_in(database, bus).await;
     assert_eq!(keeper.count("FROM outbox WHERE published = 0").await, 1_200);
     keeper.bus.open();
     let mut subjects: Vec<_> =

@@ -3,11 +3,11 @@
 use chassis::{DrainConfig, Host};
 use journal::{
     Bus, Cause, Database, Decision, Envelope, Malformed, Noun, Outbox, Routes, Table, Time, Writer,
-    bus, consumer, database, writer,
+    bus, consumer, writer,
 };
 use prost_types::{Duration as Added, Timestamp as Counted};
 use sea_orm::{
-    DbBackend, FromQueryResult, Select, Statement,
+    FromQueryResult, Select, Statement,
     entity::prelude::*,
     sea_query::{ColumnDef, Expr, TableCreateStatement},
 };
@@ -15,9 +15,8 @@ use sea_orm_migration::{
     MigrationName, MigrationTrait, MigratorTrait, SchemaManager, async_trait::async_trait,
 };
 use std::{sync::Arc, time::Duration};
-use tempfile::TempDir;
 use testbed::{
-    Nats,
+    Nats, TestDatabase,
     matrix::{self, BusKind},
     until,
 };
@@ -141,7 +140,7 @@ pub(crate) struct Keeper {
     pub(crate) database: Database,
     pub(crate) host: Host,
     ended: JoinHandle<anyhow::Result<()>>,
-    pub(crate) directory: TempDir,
+    pub(crate) data: TestDatabase,
     /// The server of its bus, if that has one of its own.
     pub(crate) nats: Option<Nats>,
 }
@@ -174,28 +173,27 @@ impl Keeper {
     }
 
     pub(crate) async fn open_embedded() -> Self {
-        Self::open_in(tempfile::tempdir().expect("a directory"), Bus::embedded()).await
+        Self::open_in(testbed::database().await, Bus::embedded()).await
     }
 
     /// On a server of its own.
     pub(crate) async fn open_nats(nats: Nats) -> Self {
-        Self::open_nats_in(tempfile::tempdir().expect("a directory"), nats).await
+        Self::open_nats_in(testbed::database().await, nats).await
     }
 
-    pub(crate) async fn open_nats_in(directory: TempDir, nats: Nats) -> Self {
+    pub(crate) async fn open_nats_in(data: TestDatabase, nats: Nats) -> Self {
         let host = Host::new();
         let bus = connect(&host, &nats).await;
-        Self { nats: Some(nats), ..Self::open_on(host, directory, bus).await }
+        Self { nats: Some(nats), ..Self::open_on(host, data, bus).await }
     }
 
     /// The bus's gate stays as it is: a test that wants to hear opens it when it listens.
-    pub(crate) async fn open_in(directory: TempDir, bus: Bus) -> Self {
-        Self::open_on(Host::new(), directory, bus).await
+    pub(crate) async fn open_in(data: TestDatabase, bus: Bus) -> Self {
+        Self::open_on(Host::new(), data, bus).await
     }
 
-    pub(crate) async fn open_on(host: Host, directory: TempDir, bus: Bus) -> Self {
-        let url = database::url(&directory.path().join("tally.db"));
-        let database = Database::open(&url).await.expect("a database");
+    pub(crate) async fn open_on(host: Host, data: TestDatabase, bus: Bus) -> Self {
+        let database = Database::open(&data.source()).await.expect("a database");
         database.migrate::<Migrator>().await.expect("it is brought up to date");
         let outbox = Outbox::open(&host, &database, &bus, SOURCE);
         let config = writer::Config { queue: 4, ..writer::Config::default() };
@@ -208,15 +206,15 @@ impl Keeper {
             let timeout = Duration::from_secs(9);
             async move { host.run(&DrainConfig { delay: Duration::ZERO, timeout }).await }
         });
-        Self { writer, bus, database, host, ended, directory, nats: None }
+        Self { writer, bus, database, host, ended, data, nats: None }
     }
 
     /// Ends the process; what it leaves behind.
-    pub(crate) async fn close(self) -> TempDir {
+    pub(crate) async fn close(self) -> TestDatabase {
         self.host.stop("the test is over");
         let ended = tokio::time::timeout(SOON, self.ended).await;
         ended.expect("it drains in time").expect("it does not panic").expect("nothing failed");
-        self.directory
+        self.data
     }
 
     pub(crate) async fn act(&self, add: Add) -> Result<Model, writer::Error<Negative>> {
@@ -249,7 +247,8 @@ impl Keeper {
         struct Row {
             n: i64,
         }
-        let sql = Statement::from_string(DbBackend::Sqlite, format!("SELECT count(*) AS n {sql}"));
+        let backend = self.database.pool.get_database_backend();
+        let sql = Statement::from_string(backend, format!("SELECT count(*) AS n {sql}"));
         let row = Row::find_by_statement(sql).one(&self.database.pool).await;
         row.expect("it can be read").expect("a count is a row").n
     }
@@ -269,7 +268,7 @@ pub(crate) fn added(id: i32, count: i64) -> Arc<Envelope> {
     Arc::new(Envelope::of(SOURCE, Uuid::from_u128(1), &event))
 }
 
-fn routes() -> Routes<Add> {
+pub(crate) fn routes() -> Routes<Add> {
     Routes::new().on(|_meta, event: Added| match u128::try_from(event.nanos) {
         Ok(id) if id > 0 => Ok(add(id, event.seconds)),
         _ => Err(Malformed::missing("nanos")),

@@ -41,8 +41,7 @@ impl Watched for Model {
 /// Another process on the same database, which publishes nothing; and its audience.
 async fn replica(keeper: &Keeper) -> (Host, Writer<Model>, Audience<Model>) {
     let host = Host::new();
-    let url = database::url(&keeper.directory.path().join("tally.db"));
-    let database = Database::open(&url).await.expect("it is ours");
+    let database = Database::open(&keeper.data.source()).await.expect("it is ours");
     let writer = Writer::open(&host, &database, None, writer::Config::default());
     let audience = Audience::open(&host, &database, &writer, config());
     (host, writer, audience)

@@ -2,6 +2,7 @@
 //! shop's APIs.
 
 mod bar;
+mod events;
 mod failure;
 mod health;
 mod item;
@@ -48,6 +49,13 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: bar::Command,
     },
+    /// Look after the services' events: follow them, publish them again, deal with those that could not be handled
+    Events {
+        #[command(flatten)]
+        shop: Shop,
+        #[command(subcommand)]
+        command: events::Command,
+    },
     /// Ask the services whether they serve; exit code 5 if one does not
     Health {
         #[command(flatten)]
@@ -79,6 +87,7 @@ impl Command {
             Self::Order { shop, command } => command.run(&shop).await,
             Self::Watch { args, shop } => args.run(&shop).await,
             Self::Bar { shop, command } => command.run(&shop).await,
+            Self::Events { shop, command } => Box::pin(command.run(&shop)).await,
             Self::Health { args, shop } => args.run(&shop).await,
             Self::Load { args, shop } => {
                 let json = shop.format == Format::Json;

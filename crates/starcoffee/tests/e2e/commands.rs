@@ -9,11 +9,11 @@ use testbed::{Doors as _, Process, Shop, until};
 use tokio::process::Command;
 
 /// Longer than any of them waits.
-const WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const WITHIN: Duration = Duration::from_secs(30);
 
 /// What a command did.
 #[derive(Debug)]
-struct Done {
+pub(crate) struct Done {
     code: Option<i32>,
     out: String,
     said: String,
@@ -21,26 +21,26 @@ struct Done {
 
 impl Done {
     /// Its data, when it succeeded.
-    fn data(self) -> anyhow::Result<String> {
+    pub(crate) fn data(self) -> anyhow::Result<String> {
         anyhow::ensure!(self.code == Some(0), "{self:?}");
         Ok(self.out)
     }
 
     /// Its data as JSON, when it succeeded.
-    fn json(self) -> anyhow::Result<Value> {
+    pub(crate) fn json(self) -> anyhow::Result<Value> {
         let data = self.data()?;
         serde_json::from_str(&data).with_context(|| format!("it is not JSON: {data}"))
     }
 
     /// The code and the only line of a failure that has no data.
-    fn failure(self) -> anyhow::Result<(Option<i32>, String)> {
+    pub(crate) fn failure(self) -> anyhow::Result<(Option<i32>, String)> {
         anyhow::ensure!(self.out.is_empty() && self.said.lines().count() == 1, "{self:?}");
         Ok((self.code, self.said))
     }
 }
 
 /// Runs a command at a shop; its words are parted by blanks.
-async fn run(shop: &Shop, line: &str) -> anyhow::Result<Done> {
+pub(crate) async fn run(shop: &Shop, line: &str) -> anyhow::Result<Done> {
     let urls = shop.urls();
     let arguments: Vec<_> = line.split(' ').chain(urls.iter().map(String::as_str)).collect();
     done(&arguments).await

@@ -5,6 +5,7 @@ mod cancelling;
 mod commands;
 mod crashing;
 mod demonstrating;
+mod events;
 mod filling;
 mod loading;
 mod opening;

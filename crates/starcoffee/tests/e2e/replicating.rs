@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 /// What a replica hears of another's change by, and what a busy machine adds to it.
 const WITHIN: Duration = Duration::from_secs(2);
 const TWO: Plan<'static> =
-    Plan { replicas: 2, engine: Engine::Postgres, make: Engine::MariaDb, arguments: &[] };
+    Plan { replicas: 2, engine: Engine::Sqlite, make: Engine::Sqlite, arguments: &[] };
 
 #[tokio::test]
 async fn a_watch_sees_within_a_second_what_another_replica_does() -> anyhow::Result<()> {

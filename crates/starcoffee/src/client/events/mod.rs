@@ -1,0 +1,125 @@
+//! `starcoffee events`: what operators do with events.
+
+mod letters;
+mod replay;
+mod tail;
+
+use super::{
+    failure::Failure,
+    shop::{Peer, Shop},
+};
+use clap::ValueEnum;
+use contract::{
+    DESCRIPTORS,
+    ops::v1::{Event, ops_service_client::OpsServiceClient},
+};
+use mesh::Channel;
+use prost_reflect::{DescriptorPool, DynamicMessage};
+use std::sync::OnceLock;
+
+/// What operators do with events.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Show what the services told, oldest first
+    #[command(after_help = "Examples:
+  starcoffee events tail --order 0198f0c4-…            the whole story of one order
+  starcoffee events tail --service make --follow
+  starcoffee events tail --since 1h -o json | jq -r .type | sort | uniq -c")]
+    Tail(tail::Args),
+    /// Publish events again; who has heard them changes nothing
+    #[command(after_help = "Examples:
+  starcoffee events replay --since 1h                  to all, what was told in the last hour
+  starcoffee events replay --order 0198f0c4-… --for mypage")]
+    Replay(replay::Args),
+    /// Show the events that could not be handled, newest first
+    DeadLetters(letters::List),
+    /// Hand a dead letter to its handler again; exit code 4 if it still cannot be handled
+    Redrive(letters::Redrive),
+    /// Give a dead letter up for good
+    Discard(letters::Discard),
+}
+
+impl Command {
+    pub(super) async fn run(self, shop: &Shop) -> Result<(), Failure> {
+        match self {
+            Self::Tail(args) => args.run(shop).await,
+            Self::Replay(args) => args.run(shop).await,
+            Self::DeadLetters(args) => args.run(shop).await,
+            Self::Redrive(args) => args.run(shop).await,
+            Self::Discard(args) => args.run(shop).await,
+        }
+    }
+}
+
+/// Those who tell, and so have an outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Teller {
+    Order,
+    Payment,
+    Make,
+    All,
+}
+
+/// Those who hear, and so may have dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Hearer {
+    Order,
+    Payment,
+    Make,
+    Mypage,
+    All,
+}
+
+impl Teller {
+    fn peers(self, shop: &Shop) -> Vec<Peer<'_>> {
+        match self {
+            Self::Order => vec![shop.order()],
+            Self::Payment => vec![shop.payment()],
+            Self::Make => vec![shop.make()],
+            Self::All => vec![shop.order(), shop.payment(), shop.make()],
+        }
+    }
+}
+
+impl Hearer {
+    fn peers(self, shop: &Shop) -> Vec<Peer<'_>> {
+        match self {
+            Self::Order => vec![shop.order()],
+            Self::Payment => vec![shop.payment()],
+            Self::Make => vec![shop.make()],
+            Self::Mypage => vec![shop.mypage()],
+            Self::All => vec![shop.order(), shop.payment(), shop.make(), shop.mypage()],
+        }
+    }
+}
+
+/// What operators see of a service.
+struct Ops<'a> {
+    peer: Peer<'a>,
+    client: OpsServiceClient<Channel>,
+}
+
+impl<'a> Ops<'a> {
+    fn at(peer: Peer<'a>) -> Result<Self, Failure> {
+        Ok(Self { peer, client: OpsServiceClient::new(peer.channel()?) })
+    }
+}
+
+/// `OrderPlaced`, as people say it.
+fn short(kind: &str) -> &str {
+    kind.rsplit('.').next().unwrap_or(kind)
+}
+
+/// The event without data that cannot be shown as JSON: of a type that is newer than this program, or broken.
+fn presentable(mut event: Event) -> Event {
+    static POOL: OnceLock<DescriptorPool> = OnceLock::new();
+    let pool = POOL.get_or_init(|| {
+        DescriptorPool::decode(DESCRIPTORS).expect("the build has checked the descriptors")
+    });
+    event.data = event.data.filter(|data| {
+        let kind = data.type_url.rsplit('/').next().unwrap_or_default();
+        let known = pool.get_message_by_name(kind);
+        known.is_some_and(|known| DynamicMessage::decode(known, &*data.value).is_ok())
+    });
+    event
+}

@@ -1,0 +1,119 @@
+//! What operators do with events, by the commands they have for it.
+
+use crate::{
+    binary,
+    commands::{WITHIN, run},
+    open, people, tables,
+};
+use anyhow::Context as _;
+use contract::order::v1::OrderState;
+use serde_json::Value;
+use std::fs;
+use testbed::{Process, until};
+
+/// One object a line.
+fn lines(data: &str) -> anyhow::Result<Vec<Value>> {
+    data.lines().map(|line| serde_json::from_str(line).context("a line of JSON")).collect()
+}
+
+/// `OrderPlaced`
+fn name(event: &Value) -> &str {
+    event["type"].as_str().and_then(|kind| kind.rsplit('.').next()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn an_order_s_story_is_told_and_followed() -> anyhow::Result<()> {
+    let shop = open(&[]).await?;
+    let order = people::paid(&shop, "kim").await?;
+    people::ticket(&shop, &order.order_id).await?;
+    people::paid(&shop, "lee").await?;
+    let tail = format!("events tail --order {}", order.order_id);
+    let told = lines(&run(&shop, &format!("{tail} -o json")).await?.data()?)?;
+    let names: Vec<_> = told.iter().map(name).collect();
+    assert_eq!(names, ["OrderPlaced", "PaymentApproved", "CoffeeQueued"]);
+    assert_eq!(told[0]["data"]["order"]["customerId"], "kim", "its data can be read");
+    assert_eq!(told[2]["causationId"], told[1]["eventId"], "what led to it");
+    let table = run(&shop, &tail).await?.data()?;
+    assert!(table.starts_with("TIME ") && table.lines().count() == 4, "{table}");
+
+    let (out, log) = (shop.directory().join("tail.out"), shop.directory().join("tail.log"));
+    let line = "events tail --service make --follow -o json";
+    let mut all: Vec<_> = line.split(' ').map(str::to_owned).collect();
+    all.extend(shop.urls());
+    let mut follow = Process::spawn(binary(), &all, &out, &log)?;
+    let followed = async |count: usize| {
+        let told = fs::read_to_string(&out).unwrap_or_default();
+        (told.lines().count() >= count).then_some(told)
+    };
+    until("both tickets", people::SOON, || followed(2)).await?;
+    people::make(&shop, &order.order_id).await?;
+    let told = lines(&until("the coffee", people::SOON, || followed(4)).await?)?;
+    let names: Vec<_> = told.iter().map(name).collect();
+    assert_eq!(names, ["CoffeeQueued", "CoffeeQueued", "CoffeeStarted", "CoffeeMade"]);
+    follow.kill().await
+}
+
+#[tokio::test]
+async fn what_is_told_again_changes_nothing_and_mends_a_page() -> anyhow::Result<()> {
+    let shop = open(&[]).await?;
+    let order = people::paid(&shop, "kim").await?;
+    people::make(&shop, &order.order_id).await?;
+    people::shown(&shop, "kim", OrderState::Ready).await?;
+    let page = people::my_page(&shop, "kim").await?;
+    for _ in 0..2 {
+        let told = run(&shop, "events replay -o json").await?.json()?;
+        let counts: Vec<_> = ["order", "payment", "make"].into_iter().zip([1, 1, 3]).collect();
+        for (at, (service, events)) in counts.into_iter().enumerate() {
+            let it = &told["replayed"][at];
+            assert_eq!((&it["service"], &it["events"]), (&service.into(), &events.into()));
+        }
+    }
+    assert_eq!(people::my_page(&shop, "kim").await?, page);
+    assert_eq!(people::tickets(&shop, &order.order_id).await?.len(), 1);
+    assert_eq!(people::charges(&shop, &order.order_id).await?.len(), 1);
+
+    // a page that lost an order: what was told is the record
+    assert_eq!(tables::edit(&shop, "mypage", "DELETE FROM my_orders").await?, 1);
+    assert_ne!(people::my_page(&shop, "kim").await?, page);
+    let line = format!("events replay --order {} --for mypage", order.order_id);
+    run(&shop, &line).await?.data()?;
+    let mended = async || (people::my_page(&shop, "kim").await.ok()? == page).then_some(());
+    until("the page to be mended", people::SOON, mended).await?;
+    let later = run(&shop, "events replay --from 2199-01-01T00:00:00Z -o json").await?.json()?;
+    assert_eq!(later["replayed"][0]["events"], 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_handed_over_again_and_given_up() -> anyhow::Result<()> {
+    let shop = open(&[]).await?;
+    // two tickets of one customer cannot be stored, as long as the table says so
+    tables::edit(&shop, "make", "CREATE UNIQUE INDEX one_each ON tickets (customer_id)").await?;
+    let orders = [people::paid(&shop, "kim").await?, people::paid(&shop, "kim").await?];
+    let letters = async || {
+        let letters = run(&shop, "events dead-letters -o json").await.ok()?.json().ok()?;
+        let letters = letters["deadLetters"].as_array().cloned().unwrap_or_default();
+        (letters.len() == 1).then(|| letters[0].clone())
+    };
+    let letter = until("a dead letter", WITHIN, letters).await?;
+    let event = &letter["event"];
+    assert_eq!((name(event), &letter["service"]), ("PaymentApproved", &"make".into()));
+    let order = orders.iter().find(|order| event["orderId"] == *order.order_id);
+    let order = order.context("it is of one of the two")?;
+    assert_eq!(event["data"]["payment"]["orderId"], *order.order_id);
+    let id = letter["deadLetterId"].as_str().context("it has an id")?;
+
+    let (code, said) = run(&shop, &format!("events redrive {id}")).await?.failure()?;
+    assert!(code == Some(4) && said.starts_with("error: DEAD_LETTER_UNHANDLED: "), "{said}");
+    tables::edit(&shop, "make", "DROP INDEX one_each").await?;
+    let handled = run(&shop, &format!("events redrive {id} --service make -o json")).await?;
+    assert_eq!(handled.json()?["attempts"], 9, "eight, and one by hand");
+    people::ticket(&shop, &order.order_id).await?;
+    let (code, said) = run(&shop, &format!("events redrive {id}")).await?.failure()?;
+    assert_eq!((code, &*said), (Some(3), "error: there is no such dead letter\n"));
+
+    tables::edit(&shop, "make", "CREATE UNIQUE INDEX one_each ON tickets (customer_id)")
+        .await
+        .expect_err("both tickets are there");
+    Ok(())
+}
