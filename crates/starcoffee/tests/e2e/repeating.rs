@@ -3,7 +3,7 @@
 use crate::{open, people};
 use contract::order::v1::OrderState;
 use futures::future::join;
-use testbed::until;
+use testbed::{Doors as _, until};
 
 /// Between the commit and the answer: whoever asks again, goes on where it stopped.
 #[tokio::test]
