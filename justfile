@@ -3,9 +3,17 @@
 _default:
     @just --list
 
-# the whole shop on this machine
-up *ARGS:
+# the whole shop in one process, on SQLite
+run *ARGS:
     cargo run --release -- up {{ARGS}}
+
+# the shop as four services on NATS, PostgreSQL and MariaDB, in containers; waits until all are healthy
+up *ARGS:
+    docker compose -f deploy/compose.yaml up --build --detach --wait {{ARGS}}
+
+# stops what `up` started; its data stays (`just down --volumes`: not)
+down *ARGS:
+    docker compose -f deploy/compose.yaml down {{ARGS}}
 
 # all that must hold before a change lands
 test:

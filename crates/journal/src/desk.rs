@@ -152,10 +152,10 @@ impl<N: Table> Desk<N> {
     }
 
     /// A batch that cannot be stored is done one by one, so that one bad item never fails its neighbours.
-    async fn store(&self, batch: Batch<N>) {
+    async fn store(&self, mut batch: Batch<N>) {
         let mut attempt = 1;
         let failure = loop {
-            match self.write(&batch).await {
+            match self.write(&mut batch).await {
                 Ok(written) => return self.answer(batch, written),
                 Err(error) if attempt < ATTEMPTS && database::is_conflict(&error) => {
                     tracing::debug!(%error, "a batch of {} is tried again", batch.len());
@@ -174,7 +174,7 @@ impl<N: Table> Desk<N> {
         }
     }
 
-    async fn write(&self, batch: &Batch<N>) -> Result<Written<N>, DbErr> {
+    async fn write(&self, batch: &mut Batch<N>) -> Result<Written<N>, DbErr> {
         let marks = self.outbox.as_ref().map(Outbox::marks).unwrap_or_default();
         let written = self.transact(batch, &marks).await;
         match &self.outbox {
@@ -185,9 +185,10 @@ impl<N: Table> Desk<N> {
         written
     }
 
-    async fn transact(&self, batch: &Batch<N>, marks: &[Mark]) -> Result<Written<N>, DbErr> {
+    async fn transact(&self, batch: &mut Batch<N>, marks: &[Mark]) -> Result<Written<N>, DbErr> {
         let now = Time::now();
         let tx = self.database.begin().await?;
+        N::prepare(&tx, batch.items.iter_mut().map(|item| &mut item.command).collect()).await?;
         let keys: BTreeSet<N::Key> = batch.items.iter().map(|item| N::key(&item.command)).collect();
         let mut fold: Fold<N> = Fold::new(load(&tx, keys).await?);
         let tell = |item: &Item<N>| {

@@ -1,10 +1,10 @@
 //! What a service decides about. Pure and synchronous: no I/O, no clock, no ids of its own, so that a table of cases tests it all.
 
-use std::{fmt::Debug, hash::Hash, sync::Arc};
+use std::{fmt::Debug, future::Future, hash::Hash, sync::Arc};
 
 use bytes::Bytes;
 use prost::{Message, Name};
-use sea_orm::{EntityTrait, FromQueryResult, ModelTrait, Select};
+use sea_orm::{DatabaseTransaction, DbErr, EntityTrait, FromQueryResult, ModelTrait, Select};
 use uuid::Uuid;
 
 use crate::Time;
@@ -94,4 +94,17 @@ pub trait Table: Noun + FromQueryResult + ModelTrait<Entity: EntityTrait<Model =
 
     /// The columns that a move may change; all others are written once.
     fn moving() -> Vec<<Self::Entity as EntityTrait>::Column>;
+
+    /// Completes the commands of a batch with what all writers of a database draw from together, such as the next numbers of a
+    /// roll. It runs within the batch's transaction, again whenever that is tried again, and before the nouns are loaded: what it
+    /// locks is locked before them by every writer, and none waits for another in a circle.
+    ///
+    /// # Errors
+    /// The database failed; the batch is then tried again, as after any failure.
+    fn prepare(
+        _tx: &DatabaseTransaction,
+        _commands: Vec<&mut Self::Command>,
+    ) -> impl Future<Output = Result<(), DbErr>> + Send {
+        std::future::ready(Ok(()))
+    }
 }

@@ -7,34 +7,18 @@ use contract::{
     payment::v1::{PaymentApproved, PaymentCancelRequested},
 };
 use journal::{Envelope, Malformed, Routes};
-use std::sync::atomic::{AtomicI32, Ordering};
 use uuid::Uuid;
 
-/// The numbers called out at the counter: 1 to 999, then 1 again.
-pub(crate) struct Numbers(AtomicI32);
-
-impl Numbers {
-    /// Goes on after the number drawn last.
-    pub(crate) fn after(last: i32) -> Self {
-        Self(AtomicI32::new(last))
-    }
-
-    fn draw(&self) -> i32 {
-        // wraps around after i32::MAX; the euclidean remainder is never negative
-        self.0.fetch_add(1, Ordering::Relaxed).rem_euclid(999) + 1
-    }
-}
-
-pub(crate) fn routes(numbers: Numbers) -> Routes<Command> {
+pub(crate) fn routes() -> Routes<Command> {
     Routes::new()
-        .on(move |meta, event: PaymentApproved| {
+        .on(|meta, event: PaymentApproved| {
             let payment = event.payment.ok_or_else(|| Malformed::missing("payment"))?;
             if payment.lines.is_empty() {
                 return Err(Malformed::missing("payment.lines"));
             }
             Ok(Command::Queue {
                 order: order(meta, &payment.order_id, payment.customer_id)?,
-                number: numbers.draw(),
+                number: 0, // drawn from the roll in the transaction that stores the ticket
                 lines: payment.lines,
             })
         })
@@ -63,16 +47,4 @@ fn order(meta: &Envelope, order_id: &str, customer_id: String) -> Result<Order, 
         customer_id,
         correlation_id: meta.correlation_id,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_go_from_1_to_999_and_begin_again() {
-        let numbers = Numbers::after(997);
-        assert_eq!([(); 4].map(|()| numbers.draw()), [998, 999, 1, 2]);
-        assert_eq!(Numbers::after(0).draw(), 1);
-    }
 }

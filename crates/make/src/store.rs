@@ -1,11 +1,14 @@
 //! Where tickets are kept, and how they are found.
 
-use crate::ticket::{Bar, Column, Entity, Key, Model as Ticket, State};
+use crate::{
+    roll,
+    ticket::{Bar, Column, Command, Entity, Key, Model as Ticket, State},
+};
 use contract::page::Page;
 use journal::{Table, Watched, bytes, create_clustered, create_index, create_partial_index};
 use sea_orm::{
-    ColumnTrait, Condition, DatabaseConnection, DbErr, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, QueryTrait, Select,
+    ColumnTrait, Condition, DatabaseConnection, DatabaseTransaction, DbErr, EntityTrait,
+    QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
     sea_query::{self, ColumnDef, Expr, Index},
 };
 use sea_orm_migration::{
@@ -45,6 +48,21 @@ impl Table for Ticket {
             Column::UpdateTime,
             Column::Revision,
         ]
+    }
+
+    /// Each ticket to be queued draws its number.
+    async fn prepare(tx: &DatabaseTransaction, commands: Vec<&mut Command>) -> Result<(), DbErr> {
+        let mut numbers = Vec::new();
+        for command in commands {
+            if let Command::Queue { number, .. } = command {
+                numbers.push(number);
+            }
+        }
+        if !numbers.is_empty() {
+            let drawn = roll::draw(tx, numbers.len()).await?;
+            numbers.into_iter().zip(drawn).for_each(|(number, drawn)| *number = drawn);
+        }
+        Ok(())
     }
 }
 
@@ -128,16 +146,9 @@ fn open_after(after: Option<Uuid>) -> Select<Entity> {
         .order_by_asc(Column::TicketId)
 }
 
-/// The number called out last; 0 if there was none.
-pub(crate) async fn last_number(pool: &DatabaseConnection) -> Result<i32, DbErr> {
-    let number = tickets()
-        .select_only()
-        .column(Column::Number)
-        .order_by_desc(Column::TicketId)
-        .into_tuple()
-        .one(pool)
-        .await?;
-    Ok(number.unwrap_or(0))
+/// The numbers of open tickets, as part of a query.
+pub(crate) fn open_numbers() -> sea_query::SelectStatement {
+    Entity::find().select_only().column(Column::Number).filter(Expr::cust(OPEN)).into_query()
 }
 
 /// All but the tombstones.
@@ -149,7 +160,7 @@ pub(crate) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        let own = [Step::Tickets, Step::ById, Step::ByCustomer, Step::Open];
+        let own = [Step::Tickets, Step::ById, Step::ByCustomer, Step::Open, Step::Roll];
         let own = own.into_iter().map(|step| -> Box<dyn MigrationTrait> { Box::new(step) });
         journal::migrations().into_iter().chain(own).collect()
     }
@@ -161,6 +172,7 @@ enum Step {
     ById,
     ByCustomer,
     Open,
+    Roll,
 }
 
 impl MigrationName for Step {
@@ -170,6 +182,7 @@ impl MigrationName for Step {
             Self::ById => "make_0002_tickets_by_id",
             Self::ByCustomer => "make_0003_tickets_by_customer",
             Self::Open => "make_0004_open_tickets",
+            Self::Roll => "make_0005_roll",
         }
     }
 }
@@ -197,6 +210,7 @@ impl MigrationTrait for Step {
                 let (index, state) = (index("tickets_open"), Column::State);
                 create_partial_index(manager, index, state, Column::TicketId, OPEN).await
             }
+            Self::Roll => roll::create(manager).await,
         }
     }
 }

@@ -73,7 +73,7 @@ pub enum Command {
     Queue {
         /// Whose order it is.
         order: Order,
-        /// The number to call out.
+        /// The number to call out; 0 until the writer has drawn it from the roll.
         number: i32,
         /// What to make.
         lines: Vec<LineItem>,

@@ -31,7 +31,7 @@ Data goes to stdout, all else to stderr. Colours are for terminals only, and NO_
 #[derive(Debug, clap::Parser)]
 #[command(name = "starcoffee", version, after_long_help = HELP, after_help = "--help tells more")]
 #[command(subcommand_required = true, arg_required_else_help = true, max_term_width = 120)]
-#[command(args_override_self = true)] // the last counts: `just up` and scripts put theirs first
+#[command(args_override_self = true)] // the last counts: scripts put theirs first
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,

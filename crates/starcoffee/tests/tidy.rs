@@ -258,3 +258,22 @@ fn what_knows_no_coffee_stays_so() {
     }
     none(&broken);
 }
+
+#[test]
+fn the_fault_ledger_names_tests_that_exist() {
+    let ledger = fs::read_to_string(root().join("docs/fault-ledger.md")).expect("it is there");
+    let sources = sources();
+    let is_test = |name: &str| {
+        let called = format!("fn {name}(");
+        sources.iter().any(|(_, text)| text.contains(&called))
+    };
+    // a test's name is a sentence: nothing else in the ledger has three words and no other letters
+    let is_sentence = |name: &&str| {
+        name.matches('_').count() > 2
+            && name.chars().all(|c| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit())
+    };
+    let named: Vec<_> = ledger.split('`').filter(is_sentence).collect();
+    assert!(named.len() > 100, "only {} tests are named", named.len());
+    let broken = named.into_iter().filter(|name| !is_test(name));
+    none(&broken.map(|name| format!("docs/fault-ledger.md: no test {name}")).collect::<Vec<_>>());
+}

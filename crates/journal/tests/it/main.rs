@@ -6,6 +6,7 @@ mod letters;
 mod nats;
 mod record;
 mod relaying;
+mod rolling_back;
 mod said;
 #[allow(
     unreachable_pub,

@@ -27,7 +27,7 @@ use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 /// Long enough for a debug build on a busy machine.
-const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 pub(crate) struct Bar {
     client: MakeServiceClient<Channel>,
@@ -35,7 +35,7 @@ pub(crate) struct Bar {
     ear: Ear,
     host: Host,
     ended: JoinHandle<anyhow::Result<()>>,
-    database: TestDatabase,
+    database: Arc<TestDatabase>,
 }
 
 /// As people start it.
@@ -54,7 +54,7 @@ impl Bar {
 
     /// With the automatic barista, if a time to brew is given.
     pub(crate) async fn open_with(brewing: Option<Duration>) -> Self {
-        Self::start_in(testbed::database().await, brewing).await.expect("it starts")
+        Self::start_in(Arc::new(testbed::database().await), brewing).await.expect("it starts")
     }
 
     /// Ends the process and starts another one on the same data.
@@ -70,11 +70,19 @@ impl Bar {
         Self::start_in(database, None).await.expect("it starts again")
     }
 
+    /// Another process on the same data, which hears nothing of what this one is told.
+    pub(crate) async fn beside(&self, brewing: Option<Duration>) -> Self {
+        Self::start_in(self.database.clone(), brewing).await.expect("it starts beside it")
+    }
+
     pub(crate) async fn close(self) {
         self.stop().await;
     }
 
-    async fn start_in(database: TestDatabase, brewing: Option<Duration>) -> anyhow::Result<Self> {
+    async fn start_in(
+        database: Arc<TestDatabase>,
+        brewing: Option<Duration>,
+    ) -> anyhow::Result<Self> {
         let free = ["make", "--make-listen=127.0.0.1:0", "--make-admin-listen=127.0.0.1:0"];
         let brewing = brewing.map(|time| format!("--auto-barista={}ms", time.as_millis()));
         let flags = Flags::try_parse_from(free.into_iter().chain(brewing.as_deref()))?;
@@ -99,7 +107,7 @@ impl Bar {
         Ok(Self { client, bus, ear, host, ended, database })
     }
 
-    async fn stop(self) -> TestDatabase {
+    async fn stop(self) -> Arc<TestDatabase> {
         self.host.stop("the test is over");
         drop(self.client);
         let ended = tokio::time::timeout(SOON, self.ended).await;
@@ -111,6 +119,12 @@ impl Bar {
     /// An event, until Make has handled it.
     pub(crate) async fn tell(&self, event: Envelope) {
         self.bus.publish(vec![Arc::new(event)]).await.expect("the bus is open");
+    }
+
+    /// Many events at once.
+    pub(crate) async fn tell_all(&self, events: impl IntoIterator<Item = Envelope>) {
+        let events = events.into_iter().map(Arc::new).collect();
+        self.bus.publish(events).await.expect("the bus is open");
     }
 
     /// Has it paid: its ticket.

@@ -3,6 +3,7 @@
 mod bad_inputs;
 mod bar;
 mod lists;
+mod replicas;
 mod watching;
 
 use bar::{Bar, order, reason};

@@ -30,6 +30,8 @@ pub(crate) const HELD: &str = "tok_held";
 pub(crate) const DECLINED: &str = "tok_decline";
 /// Never answered, never recorded.
 pub(crate) const SILENT: &str = "tok_silent";
+/// Answered with an error that Payment has no reason for.
+pub(crate) const BROKEN: &str = "tok_broken";
 
 #[derive(Clone)]
 pub(crate) struct Bank(Arc<Inner>);
@@ -149,6 +151,7 @@ impl PaymentService for Bank {
                 released.wait_for(|released| *released).await.expect("the sender lives");
             }
             SILENT => std::future::pending().await,
+            BROKEN => return Err(Status::internal("the till is on fire")),
             _ => {}
         }
         let state = match &*payment_token {

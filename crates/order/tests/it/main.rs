@@ -6,6 +6,7 @@ mod cancelling;
 mod counter;
 mod lists;
 mod menu;
+mod original;
 mod placing;
 mod settling;
 mod watching;

@@ -15,7 +15,7 @@ use tonic::Code;
 
 /// Make has another database than the rest: what the services share is their contract.
 const POLYGLOT: Plan<'static> =
-    Plan { replicas: 1, engine: Engine::Sqlite, make: Engine::Sqlite, arguments: &[] };
+    Plan { replicas: 1, engine: Engine::Postgres, make: Engine::MariaDb, arguments: &[] };
 
 #[tokio::test]
 async fn orders_are_taken_and_paid_while_make_is_stopped() -> anyhow::Result<()> {

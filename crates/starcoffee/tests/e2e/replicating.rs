@@ -4,6 +4,7 @@ use crate::{
     binary,
     people::{self, SOON},
 };
+use anyhow::Context as _;
 use contract::{
     make::v1::{TicketState, WatchTicketsRequest},
     mypage::v1::WatchMyOrdersRequest,
@@ -17,7 +18,7 @@ use tokio::time::{Instant, timeout};
 /// What a replica hears of another's change by, and what a busy machine adds to it.
 const WITHIN: Duration = Duration::from_secs(2);
 const TWO: Plan<'static> =
-    Plan { replicas: 2, engine: Engine::Sqlite, make: Engine::Sqlite, arguments: &[] };
+    Plan { replicas: 2, engine: Engine::Postgres, make: Engine::MariaDb, arguments: &[] };
 
 #[tokio::test]
 async fn a_watch_sees_within_a_second_what_another_replica_does() -> anyhow::Result<()> {
@@ -43,7 +44,9 @@ async fn a_watch_sees_within_a_second_what_another_replica_does() -> anyhow::Res
 
     people::start(&there, &ticket.ticket_id).await?;
     let begun = Instant::now();
-    let told = timeout(SOON, tickets.message()).await??.expect("it goes on").ticket;
+    let told = timeout(SOON, tickets.message()).await;
+    let told = told.with_context(|| fleet.log_of(Service::Make, 0))??;
+    let told = told.expect("it goes on").ticket;
     assert_eq!(told.unwrap_or_default().state(), TicketState::Making);
     assert!(begun.elapsed() < WITHIN, "{:?}", begun.elapsed());
     people::complete(&there, &ticket.ticket_id).await?;

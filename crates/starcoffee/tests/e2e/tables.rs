@@ -38,3 +38,20 @@ pub(crate) async fn events(shop: &Shop) -> anyhow::Result<(i64, i64)> {
     }
     Ok(sums)
 }
+
+/// All that was ever said, as people say it (`OrderPlaced`), in the order in which it was.
+pub(crate) async fn kinds(shop: &Shop) -> anyhow::Result<Vec<String>> {
+    let mut said: Vec<(i64, String)> = Vec::new();
+    for file in PUBLISHERS {
+        let database = connect(shop, file).await?;
+        let sql = Statement::from_string(DbBackend::Sqlite, "SELECT time, kind FROM outbox");
+        for row in database.query_all_raw(sql).await? {
+            let kind: String = row.try_get("", "kind")?;
+            let name = kind.rsplit('.').next().unwrap_or_default().to_owned();
+            said.push((row.try_get("", "time")?, name));
+        }
+        database.close().await?;
+    }
+    said.sort();
+    Ok(said.into_iter().map(|(_time, name)| name).collect())
+}
