@@ -88,7 +88,7 @@ pub enum Bus {
     /// Within this process.
     Embedded(Embedded),
     /// Between processes, by a NATS server.
-    JetStream(JetStream),
+    JetStream(Arc<JetStream>),
 }
 
 /// Why events count as unpublished: they are to be published again.
@@ -140,7 +140,7 @@ impl Bus {
             return Ok(Self::embedded());
         }
         let bus = JetStream::connect(host, config, stream, name).await;
-        bus.map(Self::JetStream).context("cannot use the bus")
+        bus.map(|bus| Self::JetStream(Arc::new(bus))).context("cannot use the bus")
     }
 
     /// Lets publishing begin, once all who listen have subscribed: before, "every subscriber has handled it" would be true
@@ -184,7 +184,7 @@ impl Bus {
     pub fn subscribe(&self, durable: Option<&str>, kinds: Vec<Arc<str>>) -> Subscription {
         match self {
             Self::Embedded(bus) => Subscription::Embedded(bus.subscribe(kinds)),
-            Self::JetStream(bus) => Subscription::JetStream(bus.subscribe(durable, kinds)),
+            Self::JetStream(bus) => Subscription::JetStream(bus.subscribe(durable, &kinds)),
         }
     }
 }

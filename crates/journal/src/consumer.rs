@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use chassis::Host;
 use futures::{StreamExt as _, stream::FuturesUnordered};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::{
     Bus, Cause, Envelope, Noun, Routes, Writer,
     backoff::{self, Backoff},
     bus::{Delivery, Subscription},
-    database, dead_letters, writer,
+    database, dead_letters, failures, writer,
 };
 
 /// Events that may wait to be tried again. Above it no new ones are taken: something is wrong with all of them.
@@ -64,6 +66,15 @@ struct Attempt {
     failures: u32,
 }
 
+/// How often an event has failed.
+enum Counted {
+    Times(u32),
+    /// As often as it may: it is laid aside already.
+    LaidAside,
+    /// The database cannot be used.
+    Not,
+}
+
 /// Events to be tried again together.
 struct Again {
     attempts: Vec<Attempt>,
@@ -107,13 +118,13 @@ impl<N: Noun> Consumer<N> {
     /// What is to be tried again, and when. `stalls` counts how often in a row the database could not be used.
     async fn handle(&self, attempts: Vec<Attempt>, stalls: &mut u32) -> Vec<Again> {
         let (mut facts, mut heard, mut dead) = (Vec::new(), Vec::new(), Vec::new());
-        for mut attempt in attempts {
-            let delivery = &mut attempt.delivery;
+        for attempt in attempts {
+            let delivery = &attempt.delivery;
             if !delivery.event.is_for(self.name) {
                 attempt.delivery.done(); // unread: it is told again for somebody else
                 continue;
             }
-            let readable = delivery.unreadable.take().map_or(Ok(()), Err);
+            let readable = delivery.unreadable.clone().map_or(Ok(()), Err);
             match readable.and_then(|()| self.routes.read(&delivery.event)) {
                 Ok(fact) => {
                     facts.push((fact, cause(&attempt.delivery.event)));
@@ -123,9 +134,15 @@ impl<N: Noun> Consumer<N> {
             }
         }
         let (mut again, mut unstored) = (Vec::new(), Vec::new());
-        for (mut attempt, outcome) in heard.into_iter().zip(self.writer.hear(facts).await) {
+        let (mut failed, mut recovered) = (Vec::new(), Vec::new());
+        for (attempt, outcome) in heard.into_iter().zip(self.writer.hear(facts).await) {
             match outcome {
-                Ok(()) => attempt.delivery.done(),
+                Ok(()) => {
+                    if attempt.failures > 0 {
+                        recovered.push(attempt.delivery.event.id);
+                    }
+                    attempt.delivery.done();
+                }
                 Err(writer::Error::Gone) => {} // the process stops: it comes again after the next start
                 Err(writer::Error::Store(error)) if database::is_away(&error) => {
                     if unstored.is_empty() {
@@ -134,17 +151,27 @@ impl<N: Noun> Consumer<N> {
                     unstored.push(attempt);
                 }
                 Err(error) => {
-                    attempt.failures += 1;
-                    if attempt.failures == 1 {
+                    if attempt.failures == 0 {
                         self.warn(&error, &format!("{} is tried again", shown(&attempt)));
                     }
-                    if attempt.failures >= self.config.attempts {
-                        dead.push((attempt, error.to_string()));
+                    failed.push((attempt, error.to_string()));
+                }
+            }
+        }
+        let counts = self.count(&failed, recovered).await;
+        for ((mut attempt, error), count) in failed.into_iter().zip(counts) {
+            match count {
+                Counted::Times(failures) => {
+                    attempt.failures = failures;
+                    if failures >= self.config.attempts {
+                        dead.push((attempt, error));
                     } else {
-                        let after = RETRY.after(attempt.failures);
+                        let after = RETRY.after(failures);
                         again.push(Again { attempts: vec![attempt], after });
                     }
                 }
+                Counted::LaidAside => attempt.delivery.laid_aside(),
+                Counted::Not => unstored.push(attempt),
             }
         }
         unstored.extend(self.bury(dead).await);
@@ -153,6 +180,36 @@ impl<N: Noun> Consumer<N> {
             again.push(Again { attempts: unstored, after: RETRY.after(*stalls) });
         }
         again
+    }
+
+    /// Counts failures, where the next process finds them, and forgets those of events that are handled by now.
+    async fn count(&self, failed: &[(Attempt, String)], recovered: Vec<Uuid>) -> Vec<Counted> {
+        if failed.is_empty() && recovered.is_empty() {
+            return Vec::new();
+        }
+        let ids: Vec<Uuid> = failed.iter().map(|(attempt, _)| attempt.delivery.event.id).collect();
+        let (tell, told) = oneshot::channel();
+        let counting = self.writer.chore(move |tx| {
+            Box::pin(async move {
+                let mut counts = Vec::with_capacity(ids.len());
+                for id in ids {
+                    counts.push(match failures::count(tx, id).await? {
+                        Some(attempts) => Counted::Times(u32::try_from(attempts).unwrap_or(1)),
+                        None => Counted::LaidAside,
+                    });
+                }
+                let _nobody_waits = tell.send(counts);
+                failures::forget(tx, recovered).await
+            })
+        });
+        match (counting.await, told.await) {
+            (Ok(_forgotten), Ok(counts)) => counts,
+            (Err(error), _) => {
+                self.warn(&error, "failures cannot be counted");
+                failed.iter().map(|_| Counted::Not).collect()
+            }
+            (Ok(_forgotten), Err(_untold)) => failed.iter().map(|_| Counted::Not).collect(),
+        }
     }
 
     /// Lays events aside for a person to look at; those that could not be laid aside come back.

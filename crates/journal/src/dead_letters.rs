@@ -2,7 +2,7 @@
 
 use sea_orm::{DatabaseTransaction, DbErr, entity::prelude::*, sea_query::OnConflict};
 
-use crate::{Envelope, Time, rows};
+use crate::{Envelope, Time, failures, rows};
 
 /// A row of `dead_letters`: an event and what became of it.
 #[sea_orm::model]
@@ -87,5 +87,8 @@ pub(crate) async fn put(tx: &DatabaseTransaction, letters: &[Model]) -> Result<(
     let again = OnConflict::column(Column::Id)
         .update_columns([Column::Error, Column::Attempts, Column::DeadTime])
         .to_owned();
-    rows::insert(tx, letters, Some(&again)).await
+    rows::insert(tx, letters, Some(&again)).await?;
+    // what was counted on the way here is in the letters
+    failures::forget(tx, letters.iter().map(|letter| letter.id).collect()).await?;
+    Ok(())
 }

@@ -61,7 +61,7 @@ impl Gate {
 pub(crate) struct Healer {
     outbox: Outbox,
     pool: DatabaseConnection,
-    bus: JetStream,
+    bus: Arc<JetStream>,
     gate: watch::Sender<Passing>,
 }
 
@@ -77,7 +77,7 @@ impl Healer {
     pub(crate) fn new(
         outbox: Outbox,
         pool: DatabaseConnection,
-        bus: JetStream,
+        bus: Arc<JetStream>,
         gate: watch::Sender<Passing>,
     ) -> Self {
         Self { outbox, pool, bus, gate }

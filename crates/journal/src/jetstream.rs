@@ -10,7 +10,7 @@ mod settings;
 
 use std::{
     path::Path,
-    sync::{Arc, atomic::AtomicU32},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -48,8 +48,7 @@ pub struct JetStream {
     pub(crate) ready: watch::Receiver<Option<Ready>>,
     /// Has the keeper look at the stream now.
     look: Arc<Notify>,
-    /// How often in a row the server took nothing.
-    failures: Arc<AtomicU32>,
+    trouble: Arc<Mutex<publishing::Trouble>>,
     acks: mpsc::UnboundedSender<Ack>,
     host: Host,
 }
@@ -105,8 +104,8 @@ impl JetStream {
             pull::ack(client, to_ack, host.closing()),
         );
         let (atomic, max_age) = (config.atomic_publish, config.max_age);
-        let (failures, host) = (Arc::default(), host.clone());
-        Ok(Self { context, stream, atomic, max_age, ready, look, failures, acks, host })
+        let (trouble, host) = (Arc::default(), host.clone());
+        Ok(Self { context, stream, atomic, max_age, ready, look, trouble, acks, host })
     }
 
     /// Waits until there is a stream.

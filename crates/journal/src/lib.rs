@@ -18,6 +18,11 @@ pub mod database;
 mod dead_letters;
 mod desk;
 mod embedded;
+#[allow(
+    unreachable_pub,
+    reason = "what SeaORM derives from a row is pub, and so is what a row is made of"
+)]
+mod failures;
 mod fold;
 mod heal;
 mod jetstream;

@@ -4,20 +4,27 @@ use sea_orm::{
     DbBackend, DbErr,
     sea_query::{
         Alias, ColumnDef, ConditionalStatement as _, Expr, Index, IndexCreateStatement,
-        IntoIndexColumn, TableCreateStatement,
+        IntoIndexColumn, Table, TableCreateStatement,
     },
 };
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager, async_trait::async_trait};
 
-use crate::{database, dead_letters, marks, outbox::row};
+use crate::{database, dead_letters, failures, marks, outbox::row};
 
 /// For a service to put before its own.
 #[must_use]
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-    [Step::Outbox, Step::Unpublished, Step::DeadLetters, Step::Streams, Step::BySubject]
-        .into_iter()
-        .map(|step| -> Box<dyn MigrationTrait> { Box::new(step) })
-        .collect()
+    let steps = [
+        Step::Outbox,
+        Step::Unpublished,
+        Step::DeadLetters,
+        Step::Streams,
+        Step::BySubject,
+        Step::Failures,
+        Step::Edition,
+        Step::StreamSequence,
+    ];
+    steps.into_iter().map(|step| -> Box<dyn MigrationTrait> { Box::new(step) }).collect()
 }
 
 /// Creates a table whose rows lie in the order of their primary key, as a `UUIDv7` is that of their making: new rows come to lie
@@ -90,6 +97,11 @@ enum Step {
     DeadLetters,
     Streams,
     BySubject,
+    Failures,
+    /// Of an outbox that was made before it had the column.
+    Edition,
+    /// As well.
+    StreamSequence,
 }
 
 impl MigrationName for Step {
@@ -100,6 +112,9 @@ impl MigrationName for Step {
             Self::DeadLetters => "journal_0003_dead_letters",
             Self::Streams => "journal_0004_streams",
             Self::BySubject => "journal_0005_outbox_by_subject",
+            Self::Failures => "journal_0006_event_failures",
+            Self::Edition => "journal_0007_outbox_edition",
+            Self::StreamSequence => "journal_0008_outbox_stream_sequence",
         }
     }
 }
@@ -121,6 +136,9 @@ impl MigrationTrait for Step {
             }
             Self::DeadLetters => create_clustered(manager, dead_letters(manager)).await,
             Self::Streams => create_clustered(manager, streams()).await,
+            Self::Failures => create_clustered(manager, failures()).await,
+            Self::Edition => add_to_outbox(manager, edition()).await,
+            Self::StreamSequence => add_to_outbox(manager, stream_sequence()).await,
             Self::BySubject => {
                 // all that happened to one thing: a person asks for it, and a replay. Subjects are UUIDv7s as a rule, and what
                 // is young has most of the events, so that the rows go to the end of the index
@@ -145,8 +163,8 @@ fn outbox(manager: &SchemaManager<'_>) -> TableCreateStatement {
         .table(row::Entity)
         .col(column(Column::Id).uuid().primary_key())
         .col(column(Column::Published).integer())
-        .col(column(Column::Edition).integer())
-        .col(ColumnDef::new(Column::StreamSequence).big_integer().null())
+        .col(edition())
+        .col(stream_sequence())
         .col(column(Column::Kind).string_len(200))
         .col(column(Column::Subject).uuid())
         .col(column(Column::Time).big_integer())
@@ -155,6 +173,35 @@ fn outbox(manager: &SchemaManager<'_>) -> TableCreateStatement {
         .col(ColumnDef::new(Column::Traceparent).string_len(55).null())
         .col(ColumnDef::new(Column::Tracestate).string_len(512).null())
         .col(bytes(manager, &mut column(Column::Payload)))
+        .take()
+}
+
+fn edition() -> ColumnDef {
+    ColumnDef::new(row::Column::Edition).integer().not_null().default(0).take()
+}
+
+fn stream_sequence() -> ColumnDef {
+    ColumnDef::new(row::Column::StreamSequence).big_integer().null().take()
+}
+
+/// Not every database can be asked to add a column only if it is not there.
+async fn add_to_outbox(manager: &SchemaManager<'_>, column: ColumnDef) -> Result<(), DbErr> {
+    let name = column.get_column_name();
+    if manager.has_column("outbox", &name).await? {
+        return Ok(());
+    }
+    let add = Table::alter().table(row::Entity).add_column(column).take();
+    manager.alter_table(add).await
+}
+
+fn failures() -> TableCreateStatement {
+    use failures::{Column, Entity};
+    let column = |column| ColumnDef::new(column).not_null().take();
+    TableCreateStatement::new()
+        .if_not_exists()
+        .table(Entity)
+        .col(column(Column::Id).uuid().primary_key())
+        .col(column(Column::Attempts).integer())
         .take()
 }
 

@@ -1,9 +1,6 @@
 //! Publishing to the stream: one by one, all on their way at once, or many as one batch.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::{
     ErrorCode,
@@ -11,6 +8,7 @@ use async_nats::jetstream::{
     message::PublishMessage,
 };
 use futures::future::join_all;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{AtomicPublish, JetStream, headers};
@@ -24,8 +22,24 @@ use crate::{
 const MANY: usize = 100;
 /// What the server takes in one batch.
 const ATOMIC_MOST: usize = 1_000;
-/// How long to wait when the server takes nothing.
-const AGAIN: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(30) };
+/// How long to wait when the server takes nothing, for whatever reason.
+const AGAIN: Backoff = Backoff { first: Duration::from_millis(250), most: Duration::from_secs(5) };
+/// How long to wait when the stream is full: a person must give it room, or events grow old.
+const AGAIN_FULL: Backoff =
+    Backoff { first: Duration::from_secs(1), most: Duration::from_secs(30) };
+
+/// What the server has not taken lately.
+#[derive(Debug, Default)]
+pub(super) struct Trouble {
+    /// How often in a row.
+    rounds: u32,
+    /// When it is tried again.
+    until: Option<Instant>,
+    /// It was told of.
+    told: bool,
+    /// The stream is full, and that was told.
+    full: bool,
+}
 
 impl JetStream {
     /// Waits until there is a stream, publishes, and waits until the server has said what became of each. After a failure it
@@ -115,29 +129,45 @@ impl JetStream {
     }
 
     async fn wait_after(&self, published: &Published) {
-        let failed = |error: &Error| !matches!(error, Error::TooLarge);
-        let Some(error) =
-            published.iter().filter_map(|one| one.as_ref().err()).find(|error| failed(error))
-        else {
-            if self.failures.swap(0, Ordering::Relaxed) > 0 {
-                tracing::info!("NATS takes events again");
+        let failed = |error: &&Error| !matches!(error, Error::TooLarge);
+        let error = published.iter().filter_map(|one| one.as_ref().err()).find(failed);
+        let until = {
+            let mut trouble = self.trouble.lock().expect("no panic while locked");
+            match error {
+                None if trouble.rounds > 0 => {
+                    *trouble = Trouble::default();
+                    tracing::info!("NATS takes events again");
+                    return;
+                }
+                None => return,
+                Some(error) => trouble.add(error),
             }
-            return;
         };
         self.look.notify_one();
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        if failures == 1 {
+        backoff::pause(until.saturating_duration_since(Instant::now())).await;
+    }
+}
+
+impl Trouble {
+    /// When to try again. Those that fail at the same time are one round, and try again at the same time.
+    fn add(&mut self, error: &Error) -> Instant {
+        let now = Instant::now();
+        if self.until.is_none_or(|until| until <= now) {
+            let again = if matches!(error, Error::Full(_)) { AGAIN_FULL } else { AGAIN };
+            self.rounds += 1;
+            self.until = Some(now + again.after(self.rounds));
+        }
+        let full = matches!(error, Error::Full(_));
+        if (full && !self.full) || self.rounds == 1 && !self.told {
+            (self.told, self.full) = (true, full);
             let error: &(dyn std::error::Error + 'static) = error;
-            match error.downcast_ref() {
-                Some(Error::Full(_)) => {
-                    tracing::error!(error, "NATS takes no more events: they wait in the outbox");
-                }
-                _ => tracing::warn!(error, "events wait in the outbox to be published again"),
+            if full {
+                tracing::error!(error, "NATS takes no more events: they wait in the outbox");
+            } else {
+                tracing::warn!(error, "events wait in the outbox to be published again");
             }
         }
-        // as often as one after the other would have failed, not as often as all at once did
-        let first = if matches!(error, Error::Full(_)) { AGAIN.first } else { AGAIN.first / 4 };
-        backoff::pause(Backoff { first, ..AGAIN }.after(failures)).await;
+        self.until.unwrap_or(now)
     }
 }
 

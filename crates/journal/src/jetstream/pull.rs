@@ -18,6 +18,7 @@ use async_nats::{
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::{
     sync::mpsc,
+    task::unconstrained,
     time::{Instant, MissedTickBehavior, interval_at, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -46,6 +47,9 @@ const WATCH_EVERY: Duration = Duration::from_secs(5);
 const AGAIN: Backoff = Backoff { first: Duration::from_millis(100), most: Duration::from_secs(2) };
 /// How long a consumer without a name lives without us.
 const EPHEMERAL: Duration = Duration::from_secs(300);
+/// How soon what was given back comes to another: when the server has heard that we pull no more. Before, it would come back
+/// to where nobody is, and rest there for [`ACK_WAIT`].
+const NAK_DELAY: Duration = Duration::from_millis(100);
 /// How long what is handled may take to be told when the process ends.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 /// Acks told at a time.
@@ -85,7 +89,7 @@ impl Receipt {
 
 impl Drop for Receipt {
     fn drop(&mut self) {
-        self.tell(AckKind::Nak(None));
+        self.tell(AckKind::Nak(Some(NAK_DELAY)));
     }
 }
 
@@ -145,7 +149,7 @@ impl Subscription {
 }
 
 impl JetStream {
-    pub(crate) fn subscribe(&self, durable: Option<&str>, kinds: Vec<Arc<str>>) -> Subscription {
+    pub(crate) fn subscribe(&self, durable: Option<&str>, kinds: &[Arc<str>]) -> Subscription {
         let (deliver, deliveries) = mpsc::channel(WAITING);
         let name = durable.map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned);
         let wanted = Config {
@@ -220,6 +224,7 @@ impl Ear {
                 }
             }
         }
+        drop((self, deliver)); // and with them what was handed over to nobody
         closing.cancelled().await;
         Ok(())
     }
@@ -237,7 +242,7 @@ impl Ear {
         };
         let end = self.forward(&consumer, &mut pull, ready, heard).await;
         // what was pulled and not handed over is for others
-        while let Some(Some(Ok(message))) = pull.next().now_or_never() {
+        while let Some(Some(Ok(message))) = unconstrained(pull.next()).now_or_never() {
             drop(self.delivery(ready, message));
         }
         end

@@ -5,6 +5,7 @@ mod letters;
 mod nats;
 mod record;
 mod relaying;
+mod said;
 #[allow(
     unreachable_pub,
     reason = "what SeaORM derives from a row is pub, and so is what a row is made of"

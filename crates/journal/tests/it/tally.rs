@@ -139,7 +139,7 @@ pub(crate) struct Keeper {
     pub(crate) bus: Bus,
     pub(crate) database: Database,
     pub(crate) host: Host,
-    ended: JoinHandle<anyhow::Result<()>>,
+    pub(crate) ended: JoinHandle<anyhow::Result<()>>,
     pub(crate) data: TestDatabase,
     /// The server of its bus, if that has one of its own.
     pub(crate) nats: Option<Nats>,
@@ -193,12 +193,22 @@ impl Keeper {
     }
 
     pub(crate) async fn open_on(host: Host, data: TestDatabase, bus: Bus) -> Self {
+        Self::open_trying(2, host, data, bus).await
+    }
+
+    /// An event is tried so often.
+    pub(crate) async fn open_trying(
+        attempts: u32,
+        host: Host,
+        data: TestDatabase,
+        bus: Bus,
+    ) -> Self {
         let database = Database::open(&data.source()).await.expect("a database");
         database.migrate::<Migrator>().await.expect("it is brought up to date");
         let outbox = Outbox::open(&host, &database, &bus, SOURCE);
         let config = writer::Config { queue: 4, ..writer::Config::default() };
         let writer = Writer::open(&host, &database, Some(outbox), config);
-        let config = consumer::Config { attempts: 2, ..consumer::Config::default() };
+        let config = consumer::Config { attempts, ..consumer::Config::default() };
         consumer::open(&host, &bus, "tally", routes(), &writer, config);
         #[allow(clippy::disallowed_methods, reason = "the host's own run has no host")]
         let ended = tokio::spawn({
