@@ -91,7 +91,7 @@ impl Victim {
     }
 }
 
-const FLEET_KILLS: u32 = 6;
+const FLEET_KILLS: u32 = 50;
 const FLEET: Plan<'static> = Plan {
     replicas: 2,
     engine: Engine::Postgres,
