@@ -139,6 +139,9 @@ impl Healer {
             self.written(vec![Mark::Another { stream, was, created, since }]).await;
             return Ok(());
         }
+        if known.sequence == 0 {
+            return Ok(()); // nothing of ours was acknowledged yet; an empty stream refuses to look at such a place
+        }
         let (first, _) = self.bus.kept().await?;
         if known.sequence < signed(first)
             || self.bus.message_id_at(unsigned(known.sequence)).await? == Some(known.message_id)

@@ -8,6 +8,8 @@ use std::time::Duration;
 use testbed::{Doors as _, Engine, Fleet, Plan, Service, Shop};
 
 const KILLS: u32 = 20;
+/// Lines of a log: more do not make it clearer.
+const MOST_TROUBLES: usize = 500;
 /// All at once: payments that are slow, declined, failing or never answered, cancels, and a barista who never rests.
 const SHOP: [&str; 12] = [
     "--auto-barista",
@@ -46,17 +48,22 @@ async fn nothing_is_lost_however_often_the_power_fails() -> anyhow::Result<()> {
         shop.restart(&SHOP)?;
     }
     shop.ready().await?;
-    let report = checked(load, seed).await?;
+    let report = checked(load, seed, || shop.log()).await?;
     assert!(report["placed"].as_u64().is_some_and(|placed| placed >= 100), "too few: {report}");
     Ok(())
 }
 
-/// All that the load found is as it should be.
-async fn checked(load: Load, seed: u64) -> anyhow::Result<Value> {
+/// All that the load found is as it should be; if not, it is shown with what the shop said of its troubles.
+async fn checked(load: Load, seed: u64, shop: impl Fn() -> String) -> anyhow::Result<Value> {
     load.enough().await?;
     let (status, report, log) = load.end().await?;
     println!("{report}");
-    assert!(status.success(), "seed {seed}: {report}\n{log}");
+    if !status.success() {
+        let said = shop();
+        let troubles = said.lines().filter(|line| !line.contains("\"INFO\""));
+        let troubles = troubles.take(MOST_TROUBLES).collect::<Vec<_>>().join("\n");
+        panic!("seed {seed}: {report}\n{log}\n{troubles}");
+    }
     assert_eq!((report["violations"].as_u64(), report["stuck"].as_u64()), (Some(0), Some(0)));
     let count = |name: &str| report[name].as_u64().expect("a count");
     assert!(count("completed") > 0, "{report}");
@@ -144,7 +151,7 @@ async fn nothing_is_lost_whatever_dies_of_two_replicas_each_their_bus_and_their_
         pass(life).await;
     }
     fleet.all_ready().await?;
-    let report = checked(load, seed).await?;
+    let report = checked(load, seed, || fleet.log()).await?;
     assert!(report["placed"].as_u64().is_some_and(|placed| placed >= 500), "too few: {report}");
     Ok(())
 }
