@@ -159,6 +159,11 @@ impl History {
         bytes
     }
 
+    /// All of them, by part and revision.
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.0
+    }
+
     fn of(&self, part: Part) -> &[Entry] {
         let begin = self.0.partition_point(|entry| entry.part() < part);
         let end = self.0.partition_point(|entry| entry.part() <= part);

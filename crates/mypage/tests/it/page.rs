@@ -28,6 +28,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 pub(crate) struct Page {
     client: MyPageServiceClient<Channel>,
+    channel: Channel,
     bus: Bus,
     host: Host,
     ended: JoinHandle<anyhow::Result<()>>,
@@ -72,13 +73,14 @@ impl Page {
             async move { host.run(&flags.drain).await }
         });
         let address = format!("http://{}", serving.address);
-        let client = MyPageServiceClient::new(Endpoint::from_shared(address)?.connect_lazy());
-        Ok(Self { client, bus, host, ended, directory })
+        let channel = Endpoint::from_shared(address)?.connect_lazy();
+        let client = MyPageServiceClient::new(channel.clone());
+        Ok(Self { client, channel, bus, host, ended, directory })
     }
 
     async fn stop(self) -> TempDir {
         self.host.stop("the test is over");
-        drop(self.client);
+        drop((self.client, self.channel));
         let ended = tokio::time::timeout(SOON, self.ended).await;
         let stopped = ended.expect("it drains in time").expect("it does not panic");
         stopped.expect("nothing failed");
@@ -87,6 +89,11 @@ impl Page {
 
     pub(crate) fn client(&self) -> MyPageServiceClient<Channel> {
         self.client.clone()
+    }
+
+    /// The way to its other services.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     /// Events, until MyPage has handled all of them.
