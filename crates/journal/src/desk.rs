@@ -4,7 +4,10 @@
 use std::{collections::BTreeSet, panic::AssertUnwindSafe, sync::Arc};
 
 use futures::{FutureExt as _, future::BoxFuture};
-use sea_orm::{DatabaseTransaction, DbErr, EntityTrait, Iterable as _, PrimaryKeyToColumn, sea_query::OnConflict};
+use sea_orm::{
+    DatabaseTransaction, DbErr, EntityTrait, Iterable as _, PrimaryKeyToColumn,
+    sea_query::OnConflict,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -54,8 +57,9 @@ pub(crate) enum Facts<N: Noun> {
 }
 
 /// Work on the database that is no noun's, and may be done twice; how many rows it changed.
-pub(crate) type Chore =
-    Box<dyn for<'a> FnOnce(&'a DatabaseTransaction) -> BoxFuture<'a, Result<u64, DbErr>> + Send + Sync>;
+pub(crate) type Chore = Box<
+    dyn for<'a> FnOnce(&'a DatabaseTransaction) -> BoxFuture<'a, Result<u64, DbErr>> + Send + Sync,
+>;
 
 /// What one transaction stores.
 struct Batch<N: Noun> {

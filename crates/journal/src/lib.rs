@@ -1,7 +1,7 @@
 //! Facts: how a service changes its state, and how others hear of it.
 //!
 //! A service's nouns are decided by one [`Writer`], which stores a change and its facts in one transaction. The [`Outbox`]
-//! keeps the facts for ever and its relay publishes them on the [`Bus`]; [`Routes`] turn the facts of others into commands.
+//! keeps the facts for a month or more and its relay publishes them on the [`Bus`]; [`Routes`] turn the facts of others into commands.
 //! No request ever owns a transaction, so a caller who goes away can neither leave one open nor undo what was decided.
 //!
 //! This crate knows no word of the domain: it must serve a shop of anything.
@@ -22,6 +22,7 @@ pub mod letters;
 mod migrations;
 mod noun;
 pub mod outbox;
+pub mod purge;
 pub mod reader;
 pub mod record;
 mod relay;
@@ -32,8 +33,8 @@ pub mod watch;
 pub mod writer;
 
 pub use bus::{Bus, Envelope};
-pub use dead_letters::Model as Letter;
 pub use database::Database;
+pub use dead_letters::Model as Letter;
 pub use migrations::{create_clustered, migrations};
 pub use noun::{Cause, Decision, Fact, Noun, Table};
 pub use outbox::Outbox;

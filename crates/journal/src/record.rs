@@ -238,7 +238,8 @@ impl Follower {
             .into_tuple()
             .all(&self.record.pool)
             .await?;
-        let late: Vec<_> = ids.into_iter().filter(|id| !self.seen.contains(id)).take(PAGE).collect();
+        let late: Vec<_> =
+            ids.into_iter().filter(|id| !self.seen.contains(id)).take(PAGE).collect();
         if late.is_empty() {
             return Ok(Vec::new());
         }

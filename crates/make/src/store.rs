@@ -1,7 +1,7 @@
 //! Where tickets are kept, and how they are found.
 
 use crate::ticket::{Column, Entity, Key, Model as Ticket};
-use contract::page::Page;
+use contract::{make::v1::TicketState, page::Page};
 use journal::Table;
 use sea_orm::{
     ColumnTrait, Condition, DatabaseConnection, DbErr, EntityTrait, QueryFilter, QueryOrder,
@@ -119,6 +119,22 @@ pub(crate) async fn last_number(pool: &DatabaseConnection) -> Result<i32, DbErr>
 /// All but the tombstones.
 fn tickets() -> Select<Entity> {
     Entity::find().filter(Column::Number.gt(0))
+}
+
+/// Of these orders, those that the bar has nothing to do with any more.
+pub(crate) async fn settled(
+    pool: DatabaseConnection,
+    orders: Vec<Uuid>,
+) -> Result<Vec<Uuid>, DbErr> {
+    let ended = [TicketState::Made, TicketState::Rejected, TicketState::Cancelled].map(i32::from);
+    Entity::find()
+        .select_only()
+        .column(Column::OrderId)
+        .filter(Column::OrderId.is_in(orders))
+        .filter(Column::State.is_in(ended))
+        .into_tuple()
+        .all(&pool)
+        .await
 }
 
 pub(crate) struct Migrator;

@@ -17,7 +17,8 @@ use chassis::Host;
 use http::{Request, Response};
 use prost_reflect::DescriptorPool;
 use std::{
-    collections::HashMap, convert::Infallible, fmt, iter, net::SocketAddr, sync::Arc, time::Duration,
+    collections::HashMap, convert::Infallible, fmt, iter, net::SocketAddr, sync::Arc,
+    time::Duration,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{
@@ -135,8 +136,7 @@ impl Server {
         let under_way = TaskTracker::new();
         let around = Around { domain, draining: host.draining(), under_way: under_way.clone() };
         let first = Routes::new(behind(around.clone(), rules, service));
-        let routes =
-            beside.into_iter().fold(first, |routes, it| (it.add)(routes, around.clone()));
+        let routes = beside.into_iter().fold(first, |routes, it| (it.add)(routes, around.clone()));
         // as small and as soon as any request, on both ports
         let limits = Arc::new(Deadlines::paths(HEALTH_DEADLINE, HEALTH_PATHS));
         let told = HealthServer::new(health.clone()).max_decoding_message_size(MOST);

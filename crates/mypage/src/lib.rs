@@ -27,9 +27,9 @@ use contract::{
 };
 use journal::{Bus, Database, Writer, consumer, writer};
 use mesh::{Deadlines, Listener, Server, Serving};
+use my_order::Model as MyOrder;
 use ops::{Ops, OpsServiceServer};
 use rebuild::Rebuild;
-use my_order::Model as MyOrder;
 use std::{net::SocketAddr, time::Duration};
 use store::Migrator;
 
@@ -82,7 +82,8 @@ pub async fn serve(
     consumer::open(host, bus, "mypage", events::routes(), &writer, consumer::Config::default());
 
     next::mend(&db, &writer).await?;
-    let rebuild = RebuildServiceServer::new(Rebuild { writer: writer.clone(), pool: db.pool.clone() });
+    let rebuild =
+        RebuildServiceServer::new(Rebuild { writer: writer.clone(), pool: db.pool.clone() });
     let api = Api { host: host.clone(), writer, pool: db.pool };
     let server = server.beside(OpsServiceServer::new(ops), ops::deadlines())?;
     let server = server.beside(rebuild, rebuild::deadlines())?;

@@ -140,10 +140,7 @@ pub(crate) async fn join(
 
 /// Shows the next generation instead of the one shown, with all that this one knows; how many orders it has. None: another
 /// rebuild has begun.
-pub(crate) async fn swap(
-    tx: &DatabaseTransaction,
-    rebuild: Uuid,
-) -> Result<Option<u64>, DbErr> {
+pub(crate) async fn swap(tx: &DatabaseTransaction, rebuild: Uuid) -> Result<Option<u64>, DbErr> {
     let mut end = Query::delete();
     end.from_table(REBUILDS).and_where(Expr::col("id").eq(rebuild));
     if tx.execute(&end).await?.rows_affected() == 0 {

@@ -2,6 +2,7 @@
 
 mod consuming;
 mod letters;
+mod purging;
 mod record;
 mod relaying;
 #[allow(

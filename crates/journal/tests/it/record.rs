@@ -121,8 +121,7 @@ async fn a_replay_tells_all_again_under_new_message_ids_and_says_how_far_it_got(
         }
     };
     let replay = async {
-        let (record, mut wanted, mut count, mut calls) =
-            (keeper.record(), Wanted::default(), 0, 0);
+        let (record, mut wanted, mut count, mut calls) = (keeper.record(), Wanted::default(), 0, 0);
         loop {
             let replayed = record.replay(&keeper.bus, wanted, Some("others")).await;
             let replayed = replayed.expect("the bus takes them");

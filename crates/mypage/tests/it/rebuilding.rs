@@ -79,7 +79,11 @@ async fn a_page_that_lost_events_is_whole_again_and_what_only_it_knew_is_kept() 
     assert_eq!(rebuild.merge(&[live.placed(), live.without_total()]).await.expect("one is"), 1);
     let before = page.list("kim").await;
     page.tell(&[live.paid(1, PaymentState::Approved, 2)]).await;
-    assert_eq!(rebuild.copy().await.expect("it goes on"), 2, "the old one, and the one that went on");
+    assert_eq!(
+        rebuild.copy().await.expect("it goes on"),
+        2,
+        "the old one, and the one that went on"
+    );
     page.tell(&[late.placed()]).await;
     assert_eq!(page.list("kim").await[2..], before[1..], "until it ends all is shown as it was");
     assert_eq!(rebuild.finish().await.expect("it ends"), 4);

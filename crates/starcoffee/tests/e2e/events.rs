@@ -62,8 +62,7 @@ async fn what_is_told_again_changes_nothing_and_mends_a_page() -> anyhow::Result
     let page = people::my_page(&shop, "kim").await?;
     for _ in 0..2 {
         let told = run(&shop, "events replay -o json").await?.json()?;
-        let counts: Vec<_> =
-            ["order", "payment", "make"].into_iter().zip([1, 1, 3]).collect();
+        let counts: Vec<_> = ["order", "payment", "make"].into_iter().zip([1, 1, 3]).collect();
         for (at, (service, events)) in counts.into_iter().enumerate() {
             let it = &told["replayed"][at];
             assert_eq!((&it["service"], &it["events"]), (&service.into(), &events.into()));

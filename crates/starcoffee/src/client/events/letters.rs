@@ -152,9 +152,10 @@ impl Row for DeadLetter {
     ];
 
     fn cells(&self) -> Vec<Cell> {
-        let (kind, order) = self.event.as_ref().map_or(("", ""), |event| {
-            (short(&event.r#type), event.order_id.as_str())
-        });
+        let (kind, order) = self
+            .event
+            .as_ref()
+            .map_or(("", ""), |event| (short(&event.r#type), event.order_id.as_str()));
         vec![
             self.dead_letter_id.as_str().into(),
             self.service.as_str().into(),

@@ -69,12 +69,17 @@ impl Args {
         let Rebuild { events, unread, bar, .. } = rebuild;
         bar.finish_and_clear();
         if unread > 0 {
-            say(&format!("{unread} events could not be read and were left out; the service's log names them"));
+            say(&format!(
+                "{unread} events could not be read and were left out; the service's log names them"
+            ));
         }
         let mut out = anstream::stdout();
         match shop.format {
             Format::Table => {
-                writeln!(out, "{orders} orders from {events} events; {copied} orders had more than the events")?;
+                writeln!(
+                    out,
+                    "{orders} orders from {events} events; {copied} orders had more than the events"
+                )?;
             }
             Format::Json => {
                 let json = serde_json::json!({ "orders": orders, "events": events, "copied": copied, "unread": unread });
