@@ -46,7 +46,7 @@ pub fn open<N: Noun>(
     writer: &Writer<N>,
     config: Config,
 ) {
-    let subscription = bus.subscribe(routes.kinds());
+    let subscription = bus.subscribe(Some(name), routes.kinds());
     let consumer = Consumer { name, routes, writer: writer.clone(), config };
     host.spawn(format!("the consumer of {name}"), consumer.run(subscription, host.draining()));
 }
@@ -88,7 +88,10 @@ impl<N: Noun> Consumer<N> {
                     attempts
                 }
                 heard = subscription.next(self.config.batch), if waiting < WAITING => {
-                    let Some(mut deliveries) = heard else { return Ok(()) };
+                    let Some(mut deliveries) = heard else {
+                        draining.cancelled().await; // others stop a moment before us
+                        return Ok(());
+                    };
                     backoff::pause(self.config.linger).await;
                     subscription.more(&mut deliveries, self.config.batch);
                     deliveries.into_iter().map(|delivery| Attempt { delivery, failures: 0 }).collect()
@@ -104,12 +107,14 @@ impl<N: Noun> Consumer<N> {
     /// What is to be tried again, and when. `stalls` counts how often in a row the database could not be used.
     async fn handle(&self, attempts: Vec<Attempt>, stalls: &mut u32) -> Vec<Again> {
         let (mut facts, mut heard, mut dead) = (Vec::new(), Vec::new(), Vec::new());
-        for attempt in attempts {
-            if !attempt.delivery.event.is_for(self.name) {
+        for mut attempt in attempts {
+            let delivery = &mut attempt.delivery;
+            if !delivery.event.is_for(self.name) {
                 attempt.delivery.done(); // unread: it is told again for somebody else
                 continue;
             }
-            match self.routes.read(&attempt.delivery.event) {
+            let readable = delivery.unreadable.take().map_or(Ok(()), Err);
+            match readable.and_then(|()| self.routes.read(&delivery.event)) {
                 Ok(fact) => {
                     facts.push((fact, cause(&attempt.delivery.event)));
                     heard.push(attempt);
@@ -162,7 +167,7 @@ impl<N: Noun> Consumer<N> {
         let letters = dead.iter().map(letter).collect();
         match self.writer.bury(letters).await {
             Ok(()) => {
-                dead.into_iter().for_each(|(attempt, _)| attempt.delivery.done());
+                dead.into_iter().for_each(|(attempt, _)| attempt.delivery.laid_aside());
                 Vec::new()
             }
             Err(error) => {
@@ -178,6 +183,8 @@ impl<N: Noun> Consumer<N> {
 }
 
 async fn wait(Again { attempts, after }: Again) -> Vec<Attempt> {
+    // a wait is shorter than the bus lets a delivery take
+    attempts.iter().for_each(|attempt| attempt.delivery.keep());
     backoff::pause(after).await;
     attempts
 }

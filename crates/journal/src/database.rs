@@ -1,29 +1,106 @@
-//! A service's database: many who read, one who writes.
+//! A service's database: many who read, one who writes. Its URL says what it is: files of SQLite, `PostgreSQL`, or
+//! `MariaDB` and MySQL.
 
-use std::{path::Path, time::Duration};
-
-use anyhow::Context as _;
-use sea_orm::{
-    ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
-    RuntimeErr, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, sqlx,
+use std::{
+    fmt,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
-use sea_orm_migration::MigratorTrait;
+
+use anyhow::{Context as _, anyhow};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode,
+    Statement, TransactionOptions, TransactionTrait, sqlx, sqlx::postgres::PgConnectOptions,
+};
 
 use crate::Time;
 
-/// Connections that read. They only wait for the disk and for each other, and each keeps a cache.
-const READERS: u32 = 4;
-/// How long a reader waits for a connection: about as long as its caller does.
+mod fault;
+mod migrate;
+mod mysql;
+mod postgres;
+mod reach;
+mod sqlite;
+
+pub(crate) use fault::{is_away, is_conflict, is_duplicate_index};
+pub use sqlite::url;
+
+/// How long somebody waits for a connection: about as long as its caller does.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a statement waits for another process that has the file locked, such as one that copies it. Callers are told
-/// that the database cannot be used before their own time is over.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
-/// Pages that each connection keeps, in KiB (SQLite counts them as negative pages): hot rows are few.
-const CACHE_KIB: u32 = 2_000;
-/// Rows that a connection's thread hands over at a time: with SQLite, waking the task that waits costs more than a row.
-const ROW_BUFFER: usize = 1024;
-/// "star", written into the file's header: nobody else's database is taken for ours.
-const APPLICATION_ID: i32 = 0x7374_6172;
+/// How long a statement waits for a lock of another replica, whose transactions take milliseconds.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a session may hold locks while it asks for nothing: what holds them has crashed, or stands still.
+const IDLE_TRANSACTION: Duration = Duration::from_secs(10);
+/// How long a replica waits for another one that brings the tables up to date.
+const MIGRATION_WAIT: Duration = Duration::from_secs(60);
+/// A connection that nobody has used for so long is looked at before it is: a server that was restarted is noticed then, and
+/// under load looking costs nothing.
+const PING_AFTER: Duration = Duration::from_secs(1);
+/// As the server lists our sessions.
+const APPLICATION: &str = "journal";
+/// What is told of a database with somebody else's tables in it.
+const FOREIGN: &str = "it belongs to another program";
+
+/// How a service uses its database.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Database")]
+#[group(skip)] // its name would be that of every other `Config`
+pub struct Config {
+    /// Connections that read; one more writes
+    #[arg(
+        id = "database_connections",
+        long = "database-connections",
+        env = "STARCOFFEE_DATABASE_CONNECTIONS",
+        value_name = "N",
+        default_value = "4",
+        value_parser = clap::value_parser!(u32).range(1..=1_000)
+    )]
+    pub connections: u32,
+    /// How long to wait at the start for a database server that cannot be reached yet
+    #[arg(
+        id = "database_wait",
+        long = "database-wait",
+        env = "STARCOFFEE_DATABASE_WAIT",
+        value_name = "DURATION",
+        default_value = "30s",
+        value_parser = chassis::args::duration
+    )]
+    pub wait: Duration,
+    /// How long a database server may take for one statement
+    #[arg(
+        long = "statement-timeout",
+        env = "STARCOFFEE_STATEMENT_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "5s",
+        value_parser = chassis::args::period
+    )]
+    pub statement_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            connections: 4,
+            wait: Duration::from_secs(30),
+            statement_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Where a database is, and how it is used. Shown without what is secret.
+#[derive(Clone)]
+pub struct Source {
+    /// `sqlite:PATH?mode=rwc`, `postgres://USER:PASSWORD@HOST:PORT/NAME` or `mysql://USER:PASSWORD@HOST:PORT/NAME`.
+    pub url: String,
+    /// The setting that the URL comes from, which errors name.
+    pub flag: &'static str,
+    /// How it is used.
+    pub config: Config,
+}
 
 /// A service's database. A clone is the same database.
 #[derive(Clone, Debug)]
@@ -31,43 +108,89 @@ pub struct Database {
     /// Connections for all who read. They cannot write: only the [`Writer`](crate::Writer) can.
     pub pool: DatabaseConnection,
     writer: DatabaseConnection,
+    left_open: LeftOpen,
+    source: Arc<Source>,
+    server: Server,
 }
 
-/// The URL of a database in this file, which is created if it does not exist.
-#[must_use]
-pub fn url(path: &Path) -> String {
-    // what would end the path, or stand for something else
-    let path =
-        path.display().to_string().replace('%', "%25").replace('?', "%3F").replace('#', "%23");
-    format!("sqlite:{path}?mode=rwc")
+/// The way to a database server.
+#[derive(Clone, Debug)]
+enum Server {
+    /// There is none.
+    Sqlite,
+    Postgres(Box<PgConnectOptions>),
+    MySql(Box<mysql::Server>),
+}
+
+/// What a pool is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Reads,
+    Writes,
+    Migrates,
+}
+
+impl Role {
+    fn reads(self) -> bool {
+        self == Self::Reads
+    }
+
+    fn connections(self, config: &Config) -> u32 {
+        if self.reads() { config.connections } else { 1 }
+    }
+}
+
+/// A transaction may have been left open: whoever began it went away midway, and the driver does not know. The connection is
+/// closed when it comes back, instead of giving what others write to a transaction that nobody ever commits.
+#[derive(Clone, Debug, Default)]
+struct LeftOpen(Arc<AtomicBool>);
+
+impl LeftOpen {
+    fn take(&self) -> bool {
+        self.0.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// A transaction that is about to begin.
+struct Beginning<'a>(Option<&'a LeftOpen>);
+
+impl Drop for Beginning<'_> {
+    fn drop(&mut self) {
+        if let Some(left_open) = self.0 {
+            left_open.0.store(true, Ordering::Release);
+        }
+    }
 }
 
 impl Database {
-    /// Opens a database by its URL: `sqlite:PATH?mode=rwc`.
+    /// Opens a database. A server that cannot be reached yet is waited for.
     ///
     /// # Errors
-    /// There is none, it cannot be used, or it is somebody else's.
-    pub async fn open(url: &str) -> anyhow::Result<Self> {
-        let shown = url.split('?').next().unwrap_or(url).trim_start_matches("sqlite:");
-        anyhow::ensure!(
-            url.starts_with("sqlite:"),
-            "{shown:?} is no database this version knows: sqlite:PATH"
-        );
-        let open = async {
-            let writer = sea_orm::Database::connect(sqlite(url, 1, false)).await?;
-            claim(&writer).await?;
-            let pool = sea_orm::Database::connect(sqlite(url, READERS, true)).await?;
-            anyhow::Ok(Self { pool, writer })
-        };
-        open.await.with_context(|| format!("cannot use the database {shown}"))
+    /// There is none, it cannot be used, or it is somebody else's: names the setting, and what to do.
+    pub async fn open(source: &Source) -> anyhow::Result<Self> {
+        let opened = Self::open_unnamed(source).await;
+        opened.with_context(|| format!("cannot use the database {source} ({})", source.flag))
     }
 
-    /// Brings its tables up to date.
-    ///
-    /// # Errors
-    /// A migration failed, or a newer version was here before.
-    pub async fn migrate<M: MigratorTrait>(&self) -> anyhow::Result<()> {
-        M::up(&self.writer, None).await.context("cannot bring the database's tables up to date")
+    async fn open_unnamed(source: &Source) -> anyhow::Result<Self> {
+        let scheme = source.url.split(':').next().unwrap_or_default();
+        let server = match scheme {
+            "sqlite" => Server::Sqlite,
+            "postgres" | "postgresql" => Server::Postgres(Box::new(postgres::find(source).await?)),
+            "mysql" | "mariadb" => Server::MySql(Box::new(mysql::find(source).await?)),
+            _ => anyhow::bail!(
+                "it is none of sqlite:PATH?mode=rwc, postgres://USER@HOST/NAME and mysql://USER@HOST/NAME"
+            ),
+        };
+        let (left_open, unused) = (LeftOpen::default(), LeftOpen::default());
+        let (pool, writer) = match server {
+            Server::Sqlite => sqlite::open(&source.url, &source.config).await?,
+            _ => (
+                pool(&server, &source.config, Role::Reads, unused),
+                pool(&server, &source.config, Role::Writes, left_open.clone()),
+            ),
+        };
+        Ok(Self { pool, writer, left_open, source: Arc::new(source.clone()), server })
     }
 
     /// What the database's clock says: the same for all who use it.
@@ -75,92 +198,126 @@ impl Database {
     /// # Errors
     /// The database cannot be used.
     pub async fn now(&self) -> Result<Time, DbErr> {
-        let sql = "SELECT CAST(unixepoch('subsec') * 1000000 AS INTEGER) AS now";
-        let row = self.pool.query_one_raw(Statement::from_string(DbBackend::Sqlite, sql)).await?;
+        let sql = match self.server {
+            Server::Sqlite => sqlite::CLOCK,
+            Server::Postgres(_) => postgres::CLOCK,
+            Server::MySql(_) => mysql::CLOCK,
+        };
+        let sql = Statement::from_string(self.pool.get_database_backend(), sql);
+        let row = self.pool.query_one_raw(sql).await?;
         let row = row.ok_or_else(|| DbErr::RecordNotFound("a clock always tells".to_owned()))?;
         row.try_get("", "now").map(Time::from_micros)
     }
 
-    /// Begins a change. Never in a future that may be dropped midway: the connection would stay within the transaction.
+    /// Begins a change.
     pub(crate) async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
         // at once and not at the first write, where a lock that is taken fails without waiting
         let sqlite_transaction_mode = Some(SqliteTransactionMode::Immediate);
         let options =
             TransactionOptions { sqlite_transaction_mode, ..TransactionOptions::default() };
-        self.writer.begin_with_options(options).await
+        let mut begun = pin!(self.writer.begin_with_options(options));
+        // declared after, so dropped before: the connection comes back to a pool that knows
+        let mut beginning = Beginning(Some(&self.left_open));
+        let begun = begun.as_mut().await;
+        beginning.0 = None;
+        begun
     }
 }
 
-/// The database cannot be used now: nothing that was asked of it is at fault, and to ask again at once would not help.
-pub(crate) fn is_away(error: &DbErr) -> bool {
-    let error = match error {
-        DbErr::Conn(_) | DbErr::ConnectionAcquire(_) => return true,
-        DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)) => {
-            error
-        }
-        _ => return false,
-    };
-    match &**error {
-        // a constraint, and SQLite's TOOBIG and MISMATCH, are about a row; locks, disks and limits are not
-        sqlx::Error::Database(error) => {
-            let about_a_row = error.code().is_some_and(|code| ["18", "20"].contains(&&*code));
-            matches!(error.kind(), sqlx::error::ErrorKind::Other) && !about_a_row
-        }
-        sqlx::Error::Io(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
-        _ => false,
+/// A pool of a server's; it connects when it is first used.
+fn pool(server: &Server, config: &Config, role: Role, left_open: LeftOpen) -> DatabaseConnection {
+    match server {
+        Server::Sqlite => unreachable!("files have pools of their own"),
+        Server::Postgres(options) => postgres::pool(options, config, role, left_open),
+        Server::MySql(server) => mysql::pool(server, config, role, left_open),
     }
 }
 
-fn sqlite(url: &str, connections: u32, read_only: bool) -> ConnectOptions {
-    let mut options = ConnectOptions::new(url);
-    options
-        .max_connections(connections)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false) // a file does not hang up
-        .sqlx_logging(false)
-        // When a commit fails, because the disk is full for example, SQLite itself gives the transaction up, and sqlx goes on
-        // counting it as open: what it takes for a commit after that would be none. Such a connection is not used again.
-        .map_sqlx_sqlite_before_acquire(|connection, _metadata| {
-            let clean = !sqlx::Connection::is_in_transaction(connection);
-            Box::pin(async move { Ok(clean) })
-        })
-        .map_sqlx_sqlite_opts(move |options| {
-            let options = options
-                .busy_timeout(BUSY_TIMEOUT)
-                .row_buffer_size(ROW_BUFFER)
-                .pragma("cache_size", format!("-{CACHE_KIB}"))
-                .pragma("synchronous", "FULL"); // a commit is on the disk before anybody hears of it
-            if read_only { options.pragma("query_only", "ON") } else { options }
-        });
-    options
+/// A database with tables, of which none is the list of our migrations, is somebody else's.
+fn empty_or_ours((tables, ours): (i64, i64)) -> Result<(), reach::Fault> {
+    match ours == 0 && tables > 0 {
+        true => Err(reach::Fault::Lasting(anyhow!(FOREIGN))),
+        false => Ok(()),
+    }
 }
 
-/// Writes our name into an empty file, and looks for it in any other.
-async fn claim(writer: &DatabaseConnection) -> anyhow::Result<()> {
-    let sql = "SELECT application_id, (SELECT count(*) FROM sqlite_master) AS tables FROM pragma_application_id";
-    let row = writer.query_one_raw(Statement::from_string(DbBackend::Sqlite, sql)).await?;
-    let row = row.context("it does not answer")?;
-    match (row.try_get("", "application_id")?, row.try_get::<i64>("", "tables")?) {
-        (APPLICATION_ID, _) => {}
-        (0, 0) => {
-            let ours = format!("PRAGMA application_id = {APPLICATION_ID}");
-            writer.execute_unprepared(&ours).await?;
-        }
-        _ => anyhow::bail!("it belongs to another program"),
+impl Source {
+    fn malformed(&self, error: sqlx::Error) -> anyhow::Error {
+        anyhow!(error).context("the URL is malformed")
     }
-    // kept in the file, so not before it is known to be ours: who reads does not wait for who writes
-    writer.execute_unprepared("PRAGMA journal_mode = WAL").await?;
-    Ok(())
+}
+
+/// Without the password, and without parameters, of which one may be another.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((scheme, rest)) = self.url.split_once("://") else {
+            let path = self.url.split('?').next().unwrap_or_default();
+            return f.write_str(path.trim_start_matches("sqlite:"));
+        };
+        // a password with an unescaped @, / or ? is still none of anybody's business
+        let (user, place) = match rest.rsplit_once('@') {
+            Some((user, place)) => (user.split(':').next().unwrap_or_default(), place),
+            None => ("", rest),
+        };
+        let place = place.split('?').next().unwrap_or_default();
+        let (host, name) = place.split_once('/').unwrap_or((place, ""));
+        // without an @ it is no port but the rest of a user's password
+        let digits = |port: &str| port.chars().all(|digit| digit.is_ascii_digit());
+        let host = match host.rsplit_once(':') {
+            Some((before, port)) if !digits(port.trim_end_matches(']')) && !port.contains(']') => {
+                before
+            }
+            _ => host,
+        };
+        write!(f, "{scheme}://{user}{}{host}/{name}", if user.is_empty() { "" } else { "@" })
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source")
+            .field("url", &self.to_string())
+            .field("flag", &self.flag)
+            .field("config", &self.config)
+            .finish()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::{Args as _, FromArgMatches as _};
+
+    fn source(url: &str) -> Source {
+        Source { url: url.to_owned(), flag: "--database-url", config: Config::default() }
+    }
+
+    #[test]
+    fn the_default_is_what_the_flags_say() {
+        let flags = Config::augment_args(clap::Command::new("test")).get_matches_from(["test"]);
+        let flags = Config::from_arg_matches(&flags).expect("all have a default");
+        assert_eq!(format!("{flags:?}"), format!("{:?}", Config::default()));
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        for (url, shown) in [
+            (
+                "postgres://kim:secret@db:5432/orders?sslmode=require",
+                "postgres://kim@db:5432/orders",
+            ),
+            ("postgres://kim@db/orders?password=secret", "postgres://kim@db/orders"),
+            ("mysql://kim:se@cret/secret?secret@db/orders", "mysql://kim@db/orders"),
+            ("postgres://kim:secret/orders", "postgres://kim/orders"),
+            ("postgres://[::1]:5432/orders", "postgres://[::1]:5432/orders"),
+            ("postgres://[::1]/orders", "postgres://[::1]/orders"),
+            ("sqlite:/data/order.db?mode=rwc", "/data/order.db"),
+        ] {
+            let source = source(url);
+            assert_eq!(source.to_string(), shown);
+            assert!(!format!("{source:?}").contains("secret"), "{source:?}");
+        }
+    }
 
     #[tokio::test]
     async fn another_program_s_database_is_left_alone() {
@@ -171,7 +328,7 @@ mod tests {
         theirs.execute_unprepared("CREATE TABLE notes (text TEXT)").await.expect("a table");
         theirs.close().await.expect("it closes");
         let before = std::fs::read(&path).expect("it is where its URL says");
-        let error = Database::open(&url).await.expect_err("it is not ours");
+        let error = Database::open(&source(&url)).await.expect_err("it is not ours");
         let error = format!("{error:#}");
         assert!(
             error.contains("theirs") && error.ends_with("it belongs to another program"),
@@ -184,12 +341,12 @@ mod tests {
     async fn only_the_writer_can_write() {
         let directory = tempfile::tempdir().expect("a directory");
         let url = url(&directory.path().join("ours.db"));
-        let database = Database::open(&url).await.expect("a new database");
+        let database = Database::open(&source(&url)).await.expect("a new database");
         assert!(database.pool.execute_unprepared("CREATE TABLE notes (text TEXT)").await.is_err());
         assert!(
             database.now().await.expect("it tells").since(Time::now()) < Duration::from_secs(60)
         );
         drop(database);
-        Database::open(&url).await.expect("it is ours");
+        Database::open(&source(&url)).await.expect("it is ours");
     }
 }

@@ -56,7 +56,7 @@ impl Model {
             tracestate: self.tracestate.as_deref().map(Into::into),
             payload: self.payload.clone().into(),
             audience: None,
-            message_id: None,
+            edition: None,
         }
     }
 }

@@ -1,28 +1,34 @@
 //! The writer's desk. It takes what waits, loads the nouns concerned with one query, lets them decide in memory, and stores
 //! nouns and facts in one transaction; then it answers. A batch costs about six statements whatever its size.
 
-use std::{collections::BTreeSet, panic::AssertUnwindSafe, sync::Arc};
+use std::{collections::BTreeSet, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use sea_orm::{
-    DatabaseTransaction, DbErr, EntityTrait, Iterable as _, PrimaryKeyToColumn,
-    sea_query::OnConflict,
+    ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, EntityTrait, Iterable as _,
+    PrimaryKeyToColumn, QueryOrder as _, QuerySelect as _, sea_query::OnConflict,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::{
-    Cause, Database, Envelope, Noun, Outbox, Table, Time, database,
+    Cause, Database, Envelope, Noun, Outbox, Table, Time,
+    backoff::{self, Backoff},
+    database,
     dead_letters::{self, Model as Letter},
     fold::{self, Changes, Fold, No},
+    marks::{self, Mark},
     rows,
     watch::Watches,
     writer::Error,
 };
 
-/// How often a batch is tried as a whole. The first failure may be a conflict, which is gone when the nouns are loaded again.
-const ATTEMPTS: usize = 3;
+/// How often a batch is tried when other writers come in between. Each time one of them got on, so that only many of them, and
+/// bad luck, can need so many.
+const ATTEMPTS: u32 = 10;
+/// How long the others are given: about a transaction.
+const CONFLICT: Backoff =
+    Backoff { first: Duration::from_millis(2), most: Duration::from_millis(50) };
 
 pub(crate) struct Desk<N: Table> {
     pub(crate) database: Database,
@@ -151,9 +157,12 @@ impl<N: Table> Desk<N> {
         let failure = loop {
             match self.write(&batch).await {
                 Ok(written) => return self.answer(batch, written),
-                Err(error) if attempt >= ATTEMPTS || database::is_away(&error) => break error,
-                Err(error) => tracing::debug!(%error, "a batch of {} is tried again", batch.len()),
+                Err(error) if attempt < ATTEMPTS && database::is_conflict(&error) => {
+                    tracing::debug!(%error, "a batch of {} is tried again", batch.len());
+                }
+                Err(error) => break error,
             }
+            backoff::pause(CONFLICT.after(attempt)).await;
             attempt += 1;
         };
         if batch.len() > 1 && !database::is_away(&failure) {
@@ -169,40 +178,36 @@ impl<N: Table> Desk<N> {
         let marks = self.outbox.as_ref().map(Outbox::marks).unwrap_or_default();
         let written = self.transact(batch, &marks).await;
         match &self.outbox {
-            Some(outbox) if written.is_err() && !marks.is_empty() => outbox.published(marks),
-            _ => {}
+            Some(outbox) if written.is_err() && !marks.is_empty() => outbox.unwritten(marks),
+            Some(_) => marks::written(&marks),
+            None => {}
         }
         written
     }
 
-    async fn transact(&self, batch: &Batch<N>, marks: &[Uuid]) -> Result<Written<N>, DbErr> {
+    async fn transact(&self, batch: &Batch<N>, marks: &[Mark]) -> Result<Written<N>, DbErr> {
         let now = Time::now();
         let tx = self.database.begin().await?;
-        // in the order of their keys, in which databases with row locks take them
         let keys: BTreeSet<N::Key> = batch.items.iter().map(|item| N::key(&item.command)).collect();
-        let loaded = match keys.is_empty() {
-            true => Vec::new(),
-            false => N::find(keys.into_iter().collect()).all(&tx).await?,
-        };
-        let mut fold = Fold::new(loaded);
+        let mut fold: Fold<N> = Fold::new(load(&tx, keys).await?);
         let tell = |item: &Item<N>| {
             let noun = fold.tell(&item.command, &item.cause, now)?;
             Ok(matches!(item.reply, Reply::State(_)).then(|| noun.clone()))
         };
         let outcomes = batch.items.iter().map(tell).collect();
-        let Changes { new, moved, news } = fold.changes();
+        let Changes { mut new, moved, news } = fold.changes();
+        // another writer who inserts some of them does so in the same order: one of us waits, and not each for the other
+        new.sort_by_key(|noun| noun.keys().into_iter().next());
         // a key that exists by now is a conflict: load again
         rows::insert(&tx, &new, None).await?;
         // an upsert, because it is the one update of many rows that all databases have
-        let ids =
-            <N::Entity as EntityTrait>::PrimaryKey::iter().map(PrimaryKeyToColumn::into_column);
-        let update = OnConflict::columns(ids).update_columns(N::moving()).to_owned();
+        let update = OnConflict::columns(identity::<N>()).update_columns(N::moving()).to_owned();
         rows::insert(&tx, &moved, Some(&update)).await?;
         let stored = match &self.outbox {
             Some(outbox) => outbox.append(&tx, news, now).await?,
             None => Vec::new(),
         };
-        Outbox::mark(&tx, marks).await?;
+        marks::write(&tx, marks).await?;
         for (letters, _) in &batch.letters {
             dead_letters::put(&tx, letters).await?;
         }
@@ -226,6 +231,27 @@ impl<N: Table> Desk<N> {
         }
         self.watches.tell(&[&new, &moved]);
     }
+}
+
+/// The nouns with these keys, kept from other writers where a database has several, in the order of their identity: writers who
+/// want the same rows wait for each other, and never in a circle.
+async fn load<N: Table>(tx: &DatabaseTransaction, keys: BTreeSet<N::Key>) -> Result<Vec<N>, DbErr> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut rows = N::find(keys.into_iter().collect());
+    if tx.get_database_backend() != DbBackend::Sqlite {
+        for column in identity::<N>() {
+            rows = rows.order_by_asc(column);
+        }
+        rows = rows.lock_exclusive();
+    }
+    rows.all(tx).await
+}
+
+/// The columns that tell rows apart.
+fn identity<N: Table>() -> impl Iterator<Item = <N::Entity as EntityTrait>::Column> {
+    <N::Entity as EntityTrait>::PrimaryKey::iter().map(PrimaryKeyToColumn::into_column)
 }
 
 async fn marks_due(outbox: Option<&Outbox>) {

@@ -12,7 +12,7 @@ use std::{
 use futures::future::try_join_all;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::bus::{Delivery, Envelope, Error};
+use crate::bus::{self, Delivery, Envelope, Error};
 
 /// Parcels that may wait for one subscriber; above it, publishing waits.
 const WAITING: usize = 64;
@@ -62,11 +62,11 @@ impl Embedded {
         self.gate.close();
     }
 
-    pub(crate) async fn publish(&self, events: Vec<Arc<Envelope>>) -> Result<(), Error> {
+    pub(crate) async fn publish(&self, events: &[Arc<Envelope>]) -> Result<(), Error> {
         let _open = self.gate.acquire().await;
         let subscribers = self.subscribers.read().expect("no panic while locked").clone();
         // all at once: one who is busy must not keep it from the others
-        try_join_all(subscribers.iter().map(|subscriber| subscriber.hand(&events))).await?;
+        try_join_all(subscribers.iter().map(|subscriber| subscriber.hand(events))).await?;
         Ok(())
     }
 
@@ -117,7 +117,11 @@ impl Parcel {
     fn unpack(self, deliveries: &mut Vec<Delivery>) {
         let left = AtomicUsize::new(self.events.len());
         let open = Arc::new(Open { left, handled: Mutex::new(Some(self.handled)) });
-        let delivery = |event| Delivery { event, receipt: Receipt(open.clone()) };
+        let delivery = |event| Delivery {
+            event,
+            unreadable: None,
+            receipt: bus::Receipt::Embedded(Receipt(open.clone())),
+        };
         deliveries.extend(self.events.into_iter().map(delivery));
     }
 }
@@ -157,7 +161,7 @@ mod tests {
         let publish = bus.publish(events(1));
         tokio::pin!(publish);
         assert!(publish.as_mut().now_or_never().is_none(), "nobody has subscribed yet");
-        let mut subscription = bus.subscribe(timestamps());
+        let mut subscription = bus.subscribe(None, timestamps());
         bus.open();
         let (published, heard) = tokio::join!(publish, async {
             let heard = subscription.next(10).await.expect("the bus lives");
@@ -170,8 +174,9 @@ mod tests {
     #[tokio::test]
     async fn an_event_is_published_when_every_subscriber_has_handled_it() {
         let bus = Bus::embedded();
-        let (mut one, mut other) = (bus.subscribe(timestamps()), bus.subscribe(timestamps()));
-        let mut deaf = bus.subscribe(vec!["starcoffee.Nothing".into()]);
+        let (mut one, mut other) =
+            (bus.subscribe(None, timestamps()), bus.subscribe(None, timestamps()));
+        let mut deaf = bus.subscribe(None, vec!["starcoffee.Nothing".into()]);
         bus.open();
         let publish = bus.publish(events(2));
         tokio::pin!(publish);
@@ -189,7 +194,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_subscriber_drops_counts_as_unpublished() {
         let bus = Bus::embedded();
-        let mut subscription = bus.subscribe(timestamps());
+        let mut subscription = bus.subscribe(None, timestamps());
         bus.open();
         let (published, ()) = tokio::join!(bus.publish(events(2)), async {
             let mut heard = subscription.next(10).await.expect("the bus lives");

@@ -6,6 +6,7 @@
 //!
 //! This crate knows no word of the domain: it must serve a shop of anything.
 
+pub mod audience;
 mod backoff;
 pub mod bus;
 pub mod consumer;
@@ -18,7 +19,14 @@ mod dead_letters;
 mod desk;
 mod embedded;
 mod fold;
+mod heal;
+mod jetstream;
 pub mod letters;
+#[allow(
+    unreachable_pub,
+    reason = "what SeaORM derives from a row is pub, and so is what a row is made of"
+)]
+mod marks;
 mod migrations;
 mod noun;
 pub mod outbox;
@@ -32,10 +40,11 @@ mod time;
 pub mod watch;
 pub mod writer;
 
+pub use audience::{Audience, Watched};
 pub use bus::{Bus, Envelope};
 pub use database::Database;
 pub use dead_letters::Model as Letter;
-pub use migrations::{create_clustered, migrations};
+pub use migrations::{bytes, create_clustered, create_index, create_partial_index, migrations};
 pub use noun::{Cause, Decision, Fact, Noun, Table};
 pub use outbox::Outbox;
 pub use reader::Reader;

@@ -2,16 +2,19 @@
 
 use sea_orm::{
     DbBackend, DbErr,
-    sea_query::{ColumnDef, ConditionalStatement as _, Expr, Index, TableCreateStatement},
+    sea_query::{
+        Alias, ColumnDef, ConditionalStatement as _, Expr, Index, IndexCreateStatement,
+        IntoIndexColumn, TableCreateStatement,
+    },
 };
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager, async_trait::async_trait};
 
-use crate::{dead_letters, outbox::row};
+use crate::{database, dead_letters, marks, outbox::row};
 
 /// For a service to put before its own.
 #[must_use]
 pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-    [Step::Outbox, Step::Unpublished, Step::DeadLetters, Step::BySubject]
+    [Step::Outbox, Step::Unpublished, Step::DeadLetters, Step::Streams, Step::BySubject]
         .into_iter()
         .map(|step| -> Box<dyn MigrationTrait> { Box::new(step) })
         .collect()
@@ -26,10 +29,58 @@ pub async fn create_clustered(
     manager: &SchemaManager<'_>,
     mut table: TableCreateStatement,
 ) -> Result<(), DbErr> {
-    if manager.get_database_backend() == DbBackend::Sqlite {
-        table.extra("WITHOUT ROWID");
+    match manager.get_database_backend() {
+        DbBackend::Sqlite => {
+            table.extra("WITHOUT ROWID");
+        }
+        // by default Kim would be kim, and Kím too
+        DbBackend::MySql => {
+            table.engine("InnoDB").character_set("utf8mb4").collate("utf8mb4_bin");
+        }
+        _ => {}
     }
     manager.create_table(table).await
+}
+
+/// Creates an index, unless it is there: MySQL cannot be asked to look first.
+///
+/// # Errors
+/// The database cannot be used.
+pub async fn create_index(
+    manager: &SchemaManager<'_>,
+    index: IndexCreateStatement,
+) -> Result<(), DbErr> {
+    match manager.create_index(index).await {
+        Err(error) if database::is_duplicate_index(&error) => Ok(()),
+        created => created,
+    }
+}
+
+/// Creates an index of the rows of which `condition` is true, so that a row enters it once and leaves it once. Without partial
+/// indexes, as in MySQL, it is one of all rows: by `column`, which the condition is about, first.
+///
+/// # Errors
+/// The database cannot be used.
+pub async fn create_partial_index(
+    manager: &SchemaManager<'_>,
+    mut index: IndexCreateStatement,
+    column: impl IntoIndexColumn,
+    by: impl IntoIndexColumn,
+    condition: &'static str,
+) -> Result<(), DbErr> {
+    match manager.get_database_backend() {
+        DbBackend::MySql => index.col(column).col(by),
+        _ => index.col(by).and_where(Expr::cust(condition)),
+    };
+    create_index(manager, index).await
+}
+
+/// Makes a column one of bytes, more than the 64 KiB that MySQL gives it by default.
+pub fn bytes<'a>(manager: &SchemaManager<'_>, column: &'a mut ColumnDef) -> &'a mut ColumnDef {
+    match manager.get_database_backend() {
+        DbBackend::MySql => column.custom(Alias::new("longblob")),
+        _ => column.blob(),
+    }
 }
 
 /// Each is one statement, which may run twice: not every database can undo half of a change to its tables.
@@ -37,6 +88,7 @@ enum Step {
     Outbox,
     Unpublished,
     DeadLetters,
+    Streams,
     BySubject,
 }
 
@@ -46,7 +98,8 @@ impl MigrationName for Step {
             Self::Outbox => "journal_0001_outbox",
             Self::Unpublished => "journal_0002_unpublished",
             Self::DeadLetters => "journal_0003_dead_letters",
-            Self::BySubject => "journal_0004_outbox_by_subject",
+            Self::Streams => "journal_0004_streams",
+            Self::BySubject => "journal_0005_outbox_by_subject",
         }
     }
 }
@@ -56,19 +109,18 @@ impl MigrationName for Step {
 impl MigrationTrait for Step {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         match self {
-            Self::Outbox => create_clustered(manager, outbox()).await,
+            Self::Outbox => create_clustered(manager, outbox(manager)).await,
             Self::Unpublished => {
-                // partial, so that a row enters it once and leaves it once
+                let (published, id) = (row::Column::Published, row::Column::Id);
                 let index = Index::create()
                     .if_not_exists()
                     .name("outbox_unpublished")
                     .table(row::Entity)
-                    .col(row::Column::Id)
-                    .and_where(Expr::cust(row::UNPUBLISHED))
                     .take();
-                manager.create_index(index).await
+                create_partial_index(manager, index, published, id, row::UNPUBLISHED).await
             }
-            Self::DeadLetters => create_clustered(manager, dead_letters()).await,
+            Self::DeadLetters => create_clustered(manager, dead_letters(manager)).await,
+            Self::Streams => create_clustered(manager, streams()).await,
             Self::BySubject => {
                 // all that happened to one thing: a person asks for it, and a replay. Subjects are UUIDv7s as a rule, and what
                 // is young has most of the events, so that the rows go to the end of the index
@@ -79,13 +131,13 @@ impl MigrationTrait for Step {
                     .col(row::Column::Subject)
                     .col(row::Column::Id)
                     .take();
-                manager.create_index(index).await
+                create_index(manager, index).await
             }
         }
     }
 }
 
-fn outbox() -> TableCreateStatement {
+fn outbox(manager: &SchemaManager<'_>) -> TableCreateStatement {
     use row::Column;
     let column = |column| ColumnDef::new(column).not_null().take();
     TableCreateStatement::new()
@@ -93,6 +145,8 @@ fn outbox() -> TableCreateStatement {
         .table(row::Entity)
         .col(column(Column::Id).uuid().primary_key())
         .col(column(Column::Published).integer())
+        .col(column(Column::Edition).integer())
+        .col(ColumnDef::new(Column::StreamSequence).big_integer().null())
         .col(column(Column::Kind).string_len(200))
         .col(column(Column::Subject).uuid())
         .col(column(Column::Time).big_integer())
@@ -100,11 +154,24 @@ fn outbox() -> TableCreateStatement {
         .col(column(Column::CausationId).uuid())
         .col(ColumnDef::new(Column::Traceparent).string_len(55).null())
         .col(ColumnDef::new(Column::Tracestate).string_len(512).null())
-        .col(column(Column::Payload).blob())
+        .col(bytes(manager, &mut column(Column::Payload)))
         .take()
 }
 
-fn dead_letters() -> TableCreateStatement {
+fn streams() -> TableCreateStatement {
+    use marks::stream::{Column, Entity};
+    let column = |column| ColumnDef::new(column).not_null().take();
+    TableCreateStatement::new()
+        .if_not_exists()
+        .table(Entity)
+        .col(column(Column::Name).string_len(200).primary_key())
+        .col(column(Column::Created).big_integer())
+        .col(column(Column::Sequence).big_integer())
+        .col(column(Column::MessageId).string_len(100))
+        .take()
+}
+
+fn dead_letters(manager: &SchemaManager<'_>) -> TableCreateStatement {
     use dead_letters::Column;
     let column = |column| ColumnDef::new(column).not_null().take();
     TableCreateStatement::new()
@@ -119,7 +186,7 @@ fn dead_letters() -> TableCreateStatement {
         .col(column(Column::CausationId).uuid())
         .col(ColumnDef::new(Column::Traceparent).string_len(55).null())
         .col(ColumnDef::new(Column::Tracestate).string_len(512).null())
-        .col(column(Column::Payload).blob())
+        .col(bytes(manager, &mut column(Column::Payload)))
         .col(column(Column::Error).text())
         .col(column(Column::Attempts).integer())
         .col(column(Column::DeadTime).big_integer())

@@ -13,7 +13,14 @@ use sea_orm::{
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
-use crate::{Bus, Database, Envelope, Time, backoff, fold::News, relay::Relay, rows};
+use crate::{
+    Bus, Database, Envelope, Time, backoff,
+    fold::News,
+    heal::{self, Gate},
+    marks::Mark,
+    relay::Relay,
+    rows,
+};
 
 /// Batches of fresh facts that may wait for the relay, some hundred facts each. More are found in the table: a hint, which
 /// nobody waits for.
@@ -41,6 +48,10 @@ pub(crate) mod row {
         pub id: Uuid,
         /// 0: not yet; 1: the bus has it.
         pub published: i32,
+        /// How often it was published before, and lost.
+        pub edition: i32,
+        /// Where it is in the stream, if the bus has one.
+        pub stream_sequence: Option<i64>,
         pub kind: String,
         pub subject: Uuid,
         pub time: Time,
@@ -64,7 +75,7 @@ struct Inner {
     /// Facts were stored that the relay was not told of.
     untold: AtomicBool,
     /// Published, and not yet marked so.
-    marks: Mutex<Vec<Uuid>>,
+    marks: Mutex<Vec<Mark>>,
     marked: Notify,
 }
 
@@ -77,7 +88,17 @@ impl Outbox {
         let untold = AtomicBool::new(false);
         let source = Arc::<str>::from(source);
         let outbox = Self(Arc::new(Inner { source: source.clone(), fresh, untold, marks, marked }));
-        let relay = Relay::new(outbox.clone(), database.pool.clone(), bus.clone(), waiting);
+        let gate = match bus {
+            Bus::Embedded(_) => Gate::open(),
+            Bus::JetStream(bus) => {
+                let (tell, gate) = Gate::new();
+                let healer =
+                    heal::Healer::new(outbox.clone(), database.pool.clone(), bus.clone(), tell);
+                host.spawn(format!("the healer of {source}"), healer.run(host.draining()));
+                gate
+            }
+        };
+        let relay = Relay::new(outbox.clone(), database.pool.clone(), bus.clone(), gate, waiting);
         host.spawn(format!("the relay of {source}"), relay.run(host.draining()));
         outbox
     }
@@ -109,9 +130,9 @@ impl Outbox {
             },
             traceparent: cause.traceparent,
             tracestate: cause.tracestate,
-            payload: fact.payload,
+            edition: None,
             audience: None,
-            message_id: None,
+            payload: fact.payload,
         })
     }
 
@@ -127,14 +148,25 @@ impl Outbox {
         self.0.untold.swap(false, Ordering::Relaxed)
     }
 
-    /// These are published. The writer marks them with its next transaction.
-    pub(crate) fn published(&self, ids: Vec<Uuid>) {
-        self.0.marks.lock().expect("no panic while locked").extend(ids);
+    /// For the writer, with its next transaction.
+    pub(crate) fn mark(&self, marks: Vec<Mark>) {
+        self.0.marks.lock().expect("no panic while locked").extend(marks);
         self.0.marked.notify_one();
     }
 
-    /// Some of those that are to be marked.
-    pub(crate) fn marks(&self) -> Vec<Uuid> {
+    /// As [`Self::mark`], for those that a transaction took and could not write: they come before what was learnt since.
+    pub(crate) fn unwritten(&self, marks: Vec<Mark>) {
+        self.0.marks.lock().expect("no panic while locked").splice(..0, marks);
+        self.0.marked.notify_one();
+    }
+
+    /// Gives up the marks that are not written: what they mark is published again.
+    pub(crate) fn unmark(&self) {
+        self.0.marks.lock().expect("no panic while locked").clear();
+    }
+
+    /// Some of those that are to be written.
+    pub(crate) fn marks(&self) -> Vec<Mark> {
         let mut marks = self.0.marks.lock().expect("no panic while locked");
         let some = marks.len().min(MARKS);
         if marks.len() > some {
@@ -147,15 +179,6 @@ impl Outbox {
     pub(crate) async fn marks_due(&self) {
         self.0.marked.notified().await;
         backoff::pause(MARK_AFTER).await;
-    }
-
-    pub(crate) async fn mark(tx: &DatabaseTransaction, ids: &[Uuid]) -> Result<(), DbErr> {
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let mark = row::Entity::update_many().col_expr(row::Column::Published, Expr::val(1));
-        mark.filter(row::Column::Id.is_in(ids.iter().copied())).exec(tx).await?;
-        Ok(())
     }
 
     /// Unpublished events with an id after `after` and before `before`, in the order of their ids.
@@ -190,16 +213,23 @@ pub(crate) fn of_row(source: &Arc<str>, row: row::Model) -> Arc<Envelope> {
         causation_id: row.causation_id,
         traceparent: row.traceparent.map(Into::into),
         tracestate: row.tracestate.map(Into::into),
-        payload: row.payload.into(),
+        edition: edition(row.edition),
         audience: None,
-        message_id: None,
+        payload: row.payload.into(),
     })
+}
+
+/// Which publication a row's next one is.
+pub(crate) fn edition(edition: i32) -> Option<Arc<str>> {
+    (edition > 0).then(|| edition.to_string().into())
 }
 
 fn to_row(envelope: &Envelope) -> row::Model {
     row::Model {
         id: envelope.id,
         published: 0,
+        edition: 0,
+        stream_sequence: None,
         kind: envelope.kind.to_string(),
         subject: envelope.subject,
         time: envelope.time,

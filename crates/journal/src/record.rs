@@ -123,7 +123,7 @@ impl Record {
     ) -> Result<Replayed, Error> {
         let telling = Telling {
             bus: bus.clone(),
-            nonce: Alphanumeric.sample_string(&mut rand::rng(), NONCE).into(),
+            edition: format!("r{}", Alphanumeric.sample_string(&mut rand::rng(), NONCE)).into(),
             audience: audience.map(Into::into),
         };
         let until = Instant::now() + REPLAY_FOR;
@@ -166,7 +166,7 @@ impl Record {
 #[derive(Clone)]
 struct Telling {
     bus: Bus,
-    nonce: Arc<str>,
+    edition: Arc<str>,
     audience: Option<Arc<str>>,
 }
 
@@ -174,9 +174,8 @@ impl Telling {
     /// The ids of what was told.
     async fn publish(self, page: Result<Vec<Entry>, DbErr>) -> Result<Vec<Uuid>, Error> {
         let again = |Entry { event, .. }: Entry| {
-            let message_id = Some(format!("{}.r{}", event.id, self.nonce).into());
-            let audience = self.audience.clone();
-            Arc::new(Envelope { audience, message_id, ..(*event).clone() })
+            let (edition, audience) = (Some(self.edition.clone()), self.audience.clone());
+            Arc::new(Envelope { audience, edition, ..(*event).clone() })
         };
         let events: Vec<_> = page?.into_iter().map(again).collect();
         let ids = events.iter().map(|event| event.id).collect();

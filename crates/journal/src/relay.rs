@@ -13,7 +13,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{Bus, Envelope, Outbox, backoff, bus};
+use crate::{
+    Bus, Envelope, Outbox, backoff,
+    bus::{self, Published},
+    heal::{Gate, Passing, signed},
+    marks::Mark,
+};
 
 /// Events published at a time; JetStream takes at most 1,000 in one atomic batch.
 const BATCH: usize = 500;
@@ -30,9 +35,12 @@ pub(crate) struct Relay {
     outbox: Outbox,
     pool: DatabaseConnection,
     bus: Bus,
+    gate: Gate,
     fresh: mpsc::Receiver<Vec<Arc<Envelope>>>,
     /// Those on their way.
     held: HashSet<Uuid>,
+    /// Those that the bus can never take as they are: they are not tried again until it is another.
+    too_large: HashSet<Uuid>,
     /// How many of them were found in the outbox.
     swept: usize,
     sweep: Option<Sweep>,
@@ -49,9 +57,9 @@ struct Sweep {
 
 /// Events that are published, or are to be published again.
 struct Told {
-    ids: Vec<Uuid>,
+    events: Vec<Arc<Envelope>>,
     swept: bool,
-    published: Result<(), bus::Error>,
+    published: Published,
 }
 
 impl Relay {
@@ -59,12 +67,14 @@ impl Relay {
         outbox: Outbox,
         pool: DatabaseConnection,
         bus: Bus,
+        gate: Gate,
         fresh: mpsc::Receiver<Vec<Arc<Envelope>>>,
     ) -> Self {
         // at first all there is, whatever the clock says by now: whoever held it is gone
         let sweep = Some(Sweep { after: None, before: Uuid::max() });
         let looks = [Uuid::now_v7(); 2];
-        Self { outbox, pool, bus, fresh, held: HashSet::new(), swept: 0, sweep, looks }
+        let (held, too_large) = (HashSet::new(), HashSet::new());
+        Self { outbox, pool, bus, gate, fresh, held, too_large, swept: 0, sweep, looks }
     }
 
     /// Works until the process drains. What is on its way then is published again after the next start.
@@ -74,9 +84,19 @@ impl Relay {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut under_way = FuturesUnordered::new();
         loop {
+            let Passing::All(generation) = self.gate.passing() else {
+                // what is stored meanwhile is found in the table
+                tokio::select! {
+                    () = draining.cancelled() => return Ok(()),
+                    Some(told) = under_way.next() => self.told(told),
+                    () = self.gate.changed() => self.begin_anew(),
+                }
+                continue;
+            };
             let sweeping = self.sweep.is_some();
             let (events, swept) = tokio::select! {
                 () = draining.cancelled() => return Ok(()),
+                () = self.gate.changed() => continue,
                 Some(told) = under_way.next() => {
                     self.told(told);
                     continue;
@@ -92,15 +112,25 @@ impl Relay {
                     continue;
                 }
             };
-            let events: Vec<_> =
-                events.into_iter().filter(|event| self.held.insert(event.id)).collect();
+            let events: Vec<_> = events.into_iter().filter(|event| self.hold(event.id)).collect();
             if swept {
                 self.swept += events.len();
             }
             for some in events.chunks(BATCH) {
-                under_way.push(publish(self.bus.clone(), some.to_vec(), swept));
+                under_way.push(publish(self.bus.clone(), some.to_vec(), swept, generation));
             }
         }
+    }
+
+    /// After a time in which nothing could be published, all there is.
+    fn begin_anew(&mut self) {
+        self.too_large.clear();
+        self.sweep = Some(Sweep { after: None, before: Uuid::now_v7() });
+    }
+
+    /// Whether it is to be published now.
+    fn hold(&mut self, id: Uuid) -> bool {
+        !self.too_large.contains(&id) && self.held.insert(id)
     }
 
     async fn gather(&mut self, mut events: Vec<Arc<Envelope>>) -> Vec<Arc<Envelope>> {
@@ -127,30 +157,61 @@ impl Relay {
         self.fresh.is_empty().then_some(Sweep { after: None, before })
     }
 
-    fn told(&mut self, Told { ids, swept, published }: Told) {
-        for id in &ids {
-            self.held.remove(id);
-        }
+    fn told(&mut self, Told { events, swept, published }: Told) {
         if swept {
-            self.swept -= ids.len();
+            self.swept -= events.len();
         }
-        match published {
-            Ok(()) => self.outbox.published(ids),
-            // others stop a moment before us
-            Err(bus::Error::SubscriberGone) => {
-                tracing::debug!("{} events wait to be published again", ids.len());
+        let (mut marks, mut newest, mut failed) = (Vec::new(), None, None);
+        for (event, published) in events.iter().zip(published) {
+            self.held.remove(&event.id);
+            match published {
+                Ok(None) => marks.push(Mark::Published(event.id)),
+                Ok(Some(sequence)) => {
+                    let sequence = signed(sequence);
+                    marks.push(Mark::Stored { id: event.id, sequence });
+                    newest = newest.max(Some((sequence, event.message_id())));
+                }
+                Err(bus::Error::TooLarge) => self.lay_aside(event),
+                Err(error) => failed = Some(error),
             }
-            Err(error @ bus::Error::SubscriberBusy) => {
+        }
+        if let (Bus::JetStream(bus), Some((sequence, message_id))) = (&self.bus, newest) {
+            let stream = bus.stream_name().into();
+            marks.push(Mark::Newest { stream, sequence, message_id });
+        }
+        if !marks.is_empty() {
+            self.outbox.mark(marks);
+        }
+        match failed {
+            Some(error @ bus::Error::SubscriberBusy) => {
                 let error: &(dyn std::error::Error + 'static) = &error;
-                tracing::warn!(error, "{} events wait to be published again", ids.len());
+                tracing::warn!(error, "{} events wait to be published again", events.len());
             }
+            // others stop a moment before us; and what a server does, the bus itself tells
+            Some(_) => tracing::debug!("{} events wait to be published again", events.len()),
+            None => {}
+        }
+    }
+
+    fn lay_aside(&mut self, event: &Envelope) {
+        if self.too_large.insert(event.id) {
+            tracing::error!(
+                event.id = %event.id,
+                "{} of {} is too large for NATS ({} bytes, see max_payload): it stays in the outbox",
+                event.kind, event.subject, event.payload.len()
+            );
         }
     }
 }
 
-async fn publish(bus: Bus, events: Vec<Arc<Envelope>>, swept: bool) -> Told {
-    let ids = events.iter().map(|event| event.id).collect();
-    Told { ids, swept, published: bus.publish(events).await }
+async fn publish(
+    bus: Bus,
+    events: Vec<Arc<Envelope>>,
+    swept: bool,
+    generation: Option<u64>,
+) -> Told {
+    let published = bus.publish_each(&events, generation).await;
+    Told { events, swept, published }
 }
 
 /// One step on; the last step ends it. Nothing is lost when the step is dropped midway.

@@ -26,8 +26,8 @@ pub enum Error {
 /// Hears of each noun that changes and is wanted: its newest state. States in between may be skipped, never reordered.
 pub struct Watcher<N: Noun>(Arc<Watch<N>>);
 
-struct Watch<N: Noun> {
-    wanted: Box<dyn Fn(&N) -> bool + Send + Sync>,
+/// What one watcher is to be told.
+pub(crate) struct Watch<N: Noun> {
     pending: Mutex<Pending<N>>,
     changed: Notify,
 }
@@ -38,7 +38,24 @@ struct Pending<N: Noun> {
     ended: Option<Error>,
 }
 
+/// Those who are told what a writer changed.
+pub(crate) trait Tell<N: Noun>: Send + Sync {
+    /// Called after the commit, so that who subscribes before reading misses nothing.
+    fn tell(&self, changed: &[&[N]]);
+
+    /// The writer is stopping.
+    fn close(&self);
+}
+
 impl<N: Noun> Watcher<N> {
+    /// One that hears what the other half is told, as long as it lives; `ended` if that is nothing any more.
+    pub(crate) fn new(ended: Option<Error>) -> (Self, Weak<Watch<N>>) {
+        let pending = Mutex::new(Pending { order: VecDeque::new(), newest: HashMap::new(), ended });
+        let watch = Arc::new(Watch { pending, changed: Notify::new() });
+        let told = Arc::downgrade(&watch);
+        (Self(watch), told)
+    }
+
     /// Waits for the next noun that changed. A dropped future loses nothing.
     ///
     /// # Errors
@@ -80,42 +97,67 @@ impl<N: Noun> Watcher<N> {
     }
 }
 
-/// All who watch one writer.
+impl<N: Noun> Watch<N> {
+    pub(crate) fn tell<'a>(&self, nouns: impl IntoIterator<Item = &'a N>) {
+        self.pending.lock().expect("no panic while locked").add(nouns);
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn end(&self, why: Error) {
+        self.pending.lock().expect("no panic while locked").ended.get_or_insert(why);
+        self.changed.notify_one();
+    }
+}
+
+/// All who watch one writer: a few workers of this process, each with a condition of its own, and the audience.
 pub(crate) struct Watches<N: Noun>(Arc<Mutex<Registry<N>>>);
 
 struct Registry<N: Noun> {
-    watches: Vec<Weak<Watch<N>>>,
+    workers: Vec<Worker<N>>,
+    audience: Option<Arc<dyn Tell<N>>>,
     closed: bool,
+}
+
+struct Worker<N: Noun> {
+    wanted: Arc<dyn Fn(&N) -> bool + Send + Sync>,
+    watch: Weak<Watch<N>>,
 }
 
 impl<N: Noun> Watches<N> {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Registry { watches: Vec::new(), closed: false })))
+        Self(Arc::new(Mutex::new(Registry { workers: Vec::new(), audience: None, closed: false })))
     }
 
     pub(crate) fn watch(&self, wanted: impl Fn(&N) -> bool + Send + Sync + 'static) -> Watcher<N> {
         let mut registry = self.0.lock().expect("no panic while locked");
-        let ended = registry.closed.then_some(Error::Gone);
-        let pending = Mutex::new(Pending { order: VecDeque::new(), newest: HashMap::new(), ended });
-        let watch = Arc::new(Watch { wanted: Box::new(wanted), pending, changed: Notify::new() });
-        registry.watches.retain(|watch| watch.strong_count() > 0);
-        registry.watches.push(Arc::downgrade(&watch));
-        Watcher(watch)
+        let (watcher, watch) = Watcher::new(registry.closed.then_some(Error::Gone));
+        registry.workers.retain(|worker| worker.watch.strong_count() > 0);
+        registry.workers.push(Worker { wanted: Arc::new(wanted), watch });
+        watcher
     }
 
-    /// Tells those concerned. Called after the commit, so that who subscribes before reading misses nothing.
+    pub(crate) fn seat(&self, audience: Arc<dyn Tell<N>>) {
+        self.0.lock().expect("no panic while locked").audience = Some(audience);
+    }
+
+    /// Tells those concerned.
     pub(crate) fn tell(&self, changed: &[&[N]]) {
-        let watches: Vec<Arc<Watch<N>>> = {
+        let (workers, audience) = {
             let registry = self.0.lock().expect("no panic while locked");
-            registry.watches.iter().filter_map(Weak::upgrade).collect()
+            let workers = registry.workers.iter();
+            let workers =
+                workers.filter_map(|worker| Some((worker.wanted.clone(), worker.watch.upgrade()?)));
+            (workers.collect::<Vec<_>>(), registry.audience.clone())
         };
-        for watch in watches {
+        for (wanted, watch) in workers {
             let mut wanted =
-                changed.iter().copied().flatten().filter(|noun| (watch.wanted)(noun)).peekable();
+                changed.iter().copied().flatten().filter(|noun| wanted(noun)).peekable();
             if wanted.peek().is_some() {
-                watch.pending.lock().expect("no panic while locked").add(wanted);
-                watch.changed.notify_one();
+                watch.tell(wanted);
             }
+        }
+        if let Some(audience) = audience {
+            audience.tell(changed);
         }
     }
 
@@ -123,9 +165,11 @@ impl<N: Noun> Watches<N> {
     pub(crate) fn close(&self) {
         let mut registry = self.0.lock().expect("no panic while locked");
         registry.closed = true;
-        for watch in registry.watches.drain(..).filter_map(|watch| watch.upgrade()) {
-            watch.pending.lock().expect("no panic while locked").ended.get_or_insert(Error::Gone);
-            watch.changed.notify_one();
+        for watch in registry.workers.drain(..).filter_map(|worker| worker.watch.upgrade()) {
+            watch.end(Error::Gone);
+        }
+        if let Some(audience) = &registry.audience {
+            audience.close();
         }
     }
 }
@@ -137,7 +181,7 @@ impl<N: Noun> Clone for Watches<N> {
 }
 
 impl<N: Noun> Pending<N> {
-    fn add<'a>(&mut self, nouns: impl Iterator<Item = &'a N>) {
+    fn add<'a>(&mut self, nouns: impl IntoIterator<Item = &'a N>) {
         for noun in nouns {
             if self.ended.is_some() {
                 return;

@@ -14,7 +14,7 @@ use crate::{
     Cause, Database, Noun, Outbox, Table, Watcher,
     dead_letters::Model as Letter,
     desk::{Desk, Facts, Item, Reply},
-    watch::Watches,
+    watch::{Tell, Watches},
 };
 
 /// Batches of facts that may wait; whoever brings more waits. Each batch is a consumer's, and there are few of those.
@@ -173,9 +173,15 @@ impl<N: Noun> Writer<N> {
         answer.await.unwrap_or(Err(Error::Gone))
     }
 
-    /// Watches the nouns that are wanted, from now on.
+    /// Watches what this process does to the nouns that are wanted, from now on: for its own workers, who look into the table
+    /// for what others did. People watch with an [`Audience`](crate::Audience).
     #[must_use]
     pub fn watch(&self, wanted: impl Fn(&N) -> bool + Send + Sync + 'static) -> Watcher<N> {
         self.watches.watch(wanted)
+    }
+
+    /// Tells an audience what is changed from now on.
+    pub(crate) fn tells(&self, audience: Arc<dyn Tell<N>>) {
+        self.watches.seat(audience);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     store::{self, Filter},
-    ticket::{Command, Model as Ticket, Refusal},
+    ticket::{Bar, Command, Model as Ticket, Refusal},
 };
 use chassis::Host;
 use contract::{
@@ -15,7 +15,7 @@ use contract::{
     },
     page::Page,
 };
-use journal::{Cause, Watcher, Writer, watch, writer};
+use journal::{Audience, Cause, Watcher, Writer, watch, writer};
 use mesh::{Problem, stream::Feed};
 use sea_orm::{DatabaseConnection, DbErr};
 use std::{collections::HashMap, error::Error};
@@ -25,6 +25,7 @@ use uuid::Uuid;
 pub(crate) struct Api {
     pub(crate) host: Host,
     pub(crate) writer: Writer<Ticket>,
+    pub(crate) audience: Audience<Ticket>,
     pub(crate) pool: DatabaseConnection,
 }
 
@@ -95,7 +96,7 @@ impl MakeService for Api {
         _request: Request<WatchTicketsRequest>,
     ) -> Result<Response<Self::WatchTicketsStream>, Status> {
         // before the table is read: nothing is missed in between
-        let changes = self.writer.watch(|ticket| !ticket.is_tombstone());
+        let changes = self.audience.watch(Bar);
         let pool = self.pool.clone();
         Ok(mesh::stream::watch(&self.host, ERROR_DOMAIN, |feed| show(feed, changes, pool)))
     }

@@ -1,13 +1,14 @@
 //! The barista who never sleeps: starts each ticket at once, and completes it after a set time. For demonstrations, tests
 //! and load; nothing in the shop knows the difference, because it makes the moves that a person makes.
 //!
-//! It works from the writer's changes, not from the table, and moves what it has to in batches: at thousands of orders a
-//! second a call for each would cost more than the coffee.
+//! It works from what the audience is told, not from the table, and moves what it has to in batches: at thousands of orders
+//! a second a call for each would cost more than the coffee. Those of all replicas are one barista: if one goes, another is
+//! told of what it left.
 
 use crate::store;
-use crate::ticket::{Command, Model as Ticket, Refusal, State};
+use crate::ticket::{Bar, Command, Model as Ticket, Refusal, State};
 use chassis::Host;
-use journal::{Cause, Time, Writer, watch, writer};
+use journal::{Audience, Cause, Time, Writer, watch, writer};
 use sea_orm::{DatabaseConnection, DbErr};
 use std::{
     cmp::Reverse,
@@ -29,6 +30,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Barista {
     pub(crate) writer: Writer<Ticket>,
+    pub(crate) audience: Audience<Ticket>,
     pub(crate) pool: DatabaseConnection,
     /// How long it makes a coffee.
     pub(crate) brewing: Duration,
@@ -66,7 +68,7 @@ impl Barista {
     }
 
     async fn shift(&self) -> Result<Infallible, Interruption> {
-        let mut queue = self.writer.watch(is_ours);
+        let mut queue = self.audience.watch(Bar);
         let mut bench = Bench { brewing: self.brewing, ..Bench::default() };
         let mut last = None;
         loop {
@@ -77,7 +79,7 @@ impl Barista {
         }
         loop {
             tokio::select! {
-                changed = queue.batch() => bench.put(changed?),
+                changed = queue.batch() => bench.put(changed?.into_iter().filter(is_ours)),
                 () = sleep_until(bench.wakes()) => self.make(bench.due()).await?,
             }
         }

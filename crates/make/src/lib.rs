@@ -25,7 +25,9 @@ use contract::{
     make::v1::make_service_server::{MakeServiceServer, SERVICE_NAME},
 };
 use events::Numbers;
-use journal::{Bus, Database, Outbox, Writer, consumer, purge, writer};
+use journal::{
+    Audience, Bus, Database, Outbox, Writer, audience, consumer, database, purge, writer,
+};
 use mesh::{Deadlines, Listener, Server, Serving};
 use ops::{Ops, OpsServiceServer};
 use std::{net::SocketAddr, time::Duration};
@@ -77,7 +79,7 @@ pub struct Config {
 pub async fn serve(
     host: &Host,
     bus: &Bus,
-    database_url: &str,
+    database: &database::Source,
     config: Config,
 ) -> anyhow::Result<Serving> {
     let Config { listen, admin_listen, keep_events, auto_barista } = config;
@@ -85,7 +87,7 @@ pub async fn serve(
     let listener = Listener::bind(api, admin).await?;
     let server = Server::new(ERROR_DOMAIN, DESCRIPTORS, SERVICE_NAME, deadlines())?;
 
-    let db = Database::open(database_url).await?;
+    let db = Database::open(database).await?;
     db.migrate::<Migrator>().await?;
     let outbox = Outbox::open(host, &db, bus, "/starcoffee/make");
     let writer: Writer<Ticket> = Writer::open(host, &db, Some(outbox), writer::Config::default());
@@ -95,12 +97,14 @@ pub async fn serve(
     let ops = Ops::open(host, bus, &db, "make", routes.clone(), &writer);
     consumer::open(host, bus, "make", routes, &writer, consumer::Config::default());
 
+    let audience = Audience::open(host, &db, &writer, audience::Config::default());
     let pool = db.pool;
     if let Some(brewing) = auto_barista {
-        let barista = Barista { writer: writer.clone(), pool: pool.clone(), brewing };
+        let (writer, audience, pool) = (writer.clone(), audience.clone(), pool.clone());
+        let barista = Barista { writer, audience, pool, brewing };
         host.spawn("the automatic barista", barista.work(host.clone()));
     }
-    let api = Api { host: host.clone(), writer, pool };
+    let api = Api { host: host.clone(), writer, audience, pool };
     let server = server.beside(OpsServiceServer::new(ops), ops::deadlines())?;
     let serving = server.serve(host, listener, MakeServiceServer::new(api))?;
     serving.ready();

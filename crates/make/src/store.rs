@@ -1,12 +1,12 @@
 //! Where tickets are kept, and how they are found.
 
-use crate::ticket::{Column, Entity, Key, Model as Ticket};
-use contract::{make::v1::TicketState, page::Page};
-use journal::Table;
+use crate::ticket::{Bar, Column, Entity, Key, Model as Ticket, State};
+use contract::page::Page;
+use journal::{Table, Watched, bytes, create_clustered, create_index, create_partial_index};
 use sea_orm::{
     ColumnTrait, Condition, DatabaseConnection, DbErr, EntityTrait, QueryFilter, QueryOrder,
     QuerySelect, QueryTrait, Select,
-    sea_query::{self, ColumnDef, ConditionalStatement as _, Expr, Index},
+    sea_query::{self, ColumnDef, Expr, Index},
 };
 use sea_orm_migration::{
     MigrationName, MigrationTrait, MigratorTrait, SchemaManager, async_trait::async_trait,
@@ -45,6 +45,29 @@ impl Table for Ticket {
             Column::UpdateTime,
             Column::Revision,
         ]
+    }
+}
+
+impl Watched for Ticket {
+    type Interest = Bar;
+
+    fn interest(&self) -> Option<Bar> {
+        (!self.is_tombstone()).then_some(Bar)
+    }
+
+    fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    fn has_ended(&self) -> bool {
+        match self.state {
+            State::Queued | State::Making => false,
+            State::Made | State::Rejected | State::Cancelled => true,
+        }
+    }
+
+    fn open(_bar: Vec<Bar>, after: Option<&Self>) -> Select<Entity> {
+        open_after(after.map(|last| last.ticket_id))
     }
 }
 
@@ -95,13 +118,14 @@ pub(crate) async fn open(
     pool: &DatabaseConnection,
     after: Option<Uuid>,
 ) -> Result<Vec<Ticket>, DbErr> {
+    open_after(after).limit(1000).all(pool).await
+}
+
+fn open_after(after: Option<Uuid>) -> Select<Entity> {
     Entity::find()
         .filter(Expr::cust(OPEN))
         .apply_if(after, |tickets, id| tickets.filter(Column::TicketId.gt(id)))
         .order_by_asc(Column::TicketId)
-        .limit(1000)
-        .all(pool)
-        .await
 }
 
 /// The number called out last; 0 if there was none.
@@ -126,7 +150,7 @@ pub(crate) async fn settled(
     pool: DatabaseConnection,
     orders: Vec<Uuid>,
 ) -> Result<Vec<Uuid>, DbErr> {
-    let ended = [TicketState::Made, TicketState::Rejected, TicketState::Cancelled].map(i32::from);
+    let ended = [State::Made, State::Rejected, State::Cancelled];
     Entity::find()
         .select_only()
         .column(Column::OrderId)
@@ -175,27 +199,25 @@ impl MigrationTrait for Step {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let index = |name: &str| Index::create().if_not_exists().name(name).table(Entity).take();
         match self {
-            Self::Tickets => journal::create_clustered(manager, tickets_table()).await,
+            Self::Tickets => create_clustered(manager, tickets_table(manager)).await,
             Self::ById => {
                 let mut index = index("tickets_by_id");
-                manager.create_index(index.unique().col(Column::TicketId).take()).await
+                create_index(manager, index.unique().col(Column::TicketId).take()).await
             }
             Self::ByCustomer => {
                 let mut index = index("tickets_by_customer");
                 index.col(Column::CustomerId).col(Column::TicketId);
-                manager.create_index(index).await
+                create_index(manager, index).await
             }
             Self::Open => {
-                // partial, so that a ticket enters it once and leaves it once
-                let mut index = index("tickets_open");
-                index.col(Column::TicketId).and_where(Expr::cust(OPEN));
-                manager.create_index(index).await
+                let (index, state) = (index("tickets_open"), Column::State);
+                create_partial_index(manager, index, state, Column::TicketId, OPEN).await
             }
         }
     }
 }
 
-fn tickets_table() -> sea_query::TableCreateStatement {
+fn tickets_table(manager: &SchemaManager<'_>) -> sea_query::TableCreateStatement {
     let column = |column| ColumnDef::new(column).not_null().take();
     sea_query::Table::create()
         .if_not_exists()
@@ -205,7 +227,7 @@ fn tickets_table() -> sea_query::TableCreateStatement {
         .col(column(Column::CorrelationId).uuid())
         .col(column(Column::CustomerId).string_len(64))
         .col(column(Column::Number).integer())
-        .col(column(Column::Lines).blob())
+        .col(bytes(manager, &mut column(Column::Lines)))
         .col(column(Column::State).integer())
         .col(column(Column::BaristaId).string_len(64))
         .col(column(Column::StateReason).string_len(40))

@@ -153,6 +153,10 @@ pub enum Refusal {
     Taken,
 }
 
+/// What is watched of tickets: all that the bar has to do with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Bar;
+
 impl Noun for Model {
     type Key = Key;
     type Command = Command;

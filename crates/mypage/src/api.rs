@@ -14,7 +14,7 @@ use contract::{
     },
     page::Page,
 };
-use journal::{Watcher, Writer, watch};
+use journal::{Audience, Watcher, watch};
 use mesh::{Problem, stream::Feed};
 use sea_orm::{DatabaseConnection, DbErr};
 use std::collections::HashMap;
@@ -27,7 +27,7 @@ const RECENT_ORDERS: u64 = 10;
 
 pub(crate) struct Api {
     pub(crate) host: Host,
-    pub(crate) writer: Writer<MyOrder>,
+    pub(crate) audience: Audience<MyOrder>,
     pub(crate) pool: DatabaseConnection,
 }
 
@@ -82,8 +82,7 @@ impl MyPageService for Api {
     ) -> Result<Response<Self::WatchMyOrdersStream>, Status> {
         let customer_id = request.into_inner().customer_id;
         // before the table is read: nothing is missed in between
-        let whose = customer_id.clone();
-        let changes = self.writer.watch(move |order| order.customer_id == whose);
+        let changes = self.audience.watch(customer_id.clone());
         let pool = self.pool.clone();
         Ok(mesh::stream::watch(&self.host, ERROR_DOMAIN, |feed| {
             show(feed, changes, pool, customer_id)

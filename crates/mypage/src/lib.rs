@@ -25,7 +25,7 @@ use contract::{
     mypage::v1::my_page_service_server::{MyPageServiceServer, SERVICE_NAME},
     ops::v1::rebuild_service_server::RebuildServiceServer,
 };
-use journal::{Bus, Database, Writer, consumer, writer};
+use journal::{Audience, Bus, Database, Writer, audience, consumer, database, writer};
 use mesh::{Deadlines, Listener, Server, Serving};
 use my_order::Model as MyOrder;
 use ops::{Ops, OpsServiceServer};
@@ -65,7 +65,7 @@ pub struct Config {
 pub async fn serve(
     host: &Host,
     bus: &Bus,
-    database_url: &str,
+    database: &database::Source,
     config: Config,
 ) -> anyhow::Result<Serving> {
     let Config { listen, admin_listen } = config;
@@ -75,16 +75,17 @@ pub async fn serve(
     let deadlines = Deadlines::new(Duration::from_secs(2));
     let server = Server::new(ERROR_DOMAIN, DESCRIPTORS, SERVICE_NAME, deadlines)?;
 
-    let db = Database::open(database_url).await?;
+    let db = Database::open(database).await?;
     db.migrate::<Migrator>().await?;
     let writer: Writer<MyOrder> = Writer::open(host, &db, None, writer::Config::default());
     let ops = Ops::open(host, bus, &db, "mypage", events::routes(), &writer);
     consumer::open(host, bus, "mypage", events::routes(), &writer, consumer::Config::default());
 
     next::mend(&db, &writer).await?;
-    let rebuild =
-        RebuildServiceServer::new(Rebuild { writer: writer.clone(), pool: db.pool.clone() });
-    let api = Api { host: host.clone(), writer, pool: db.pool };
+    let rebuild = Rebuild { writer: writer.clone(), pool: db.pool.clone() };
+    let rebuild = RebuildServiceServer::new(rebuild);
+    let audience = Audience::open(host, &db, &writer, audience::Config::default());
+    let api = Api { host: host.clone(), audience, pool: db.pool };
     let server = server.beside(OpsServiceServer::new(ops), ops::deadlines())?;
     let server = server.beside(rebuild, rebuild::deadlines())?;
     let serving = server.serve(host, listener, MyPageServiceServer::new(api))?;

@@ -5,7 +5,7 @@ use crate::{
     next,
 };
 use contract::{order::v1::OrderState, page::Page, status};
-use journal::{Table, Time};
+use journal::{Table, Time, Watched, bytes, create_clustered, create_index};
 use sea_orm::{
     ColumnTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, FromQueryResult, Iterable,
     QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
@@ -28,6 +28,32 @@ impl Table for MyOrder {
     /// Any part may be heard of first, so any column may come later.
     fn moving() -> Vec<Column> {
         Column::iter().filter(|column| !matches!(column, Column::OrderId)).collect()
+    }
+}
+
+/// A customer watches all orders of theirs.
+impl Watched for MyOrder {
+    type Interest = String;
+
+    /// Nobody's, until the order itself is heard of.
+    fn interest(&self) -> Option<String> {
+        (!self.customer_id.is_empty()).then(|| self.customer_id.clone())
+    }
+
+    fn revision(&self) -> i64 {
+        self.revision()
+    }
+
+    fn has_ended(&self) -> bool {
+        OrderState::try_from(self.state).is_ok_and(status::is_final)
+    }
+
+    fn open(customers: Vec<String>, after: Option<&Self>) -> Select<Entity> {
+        Entity::find()
+            .filter(Column::CustomerId.is_in(customers))
+            .filter(Column::State.is_in(OPEN.map(i32::from)))
+            .apply_if(after, |orders, last| orders.filter(Column::OrderId.gt(last.order_id)))
+            .order_by_asc(Column::OrderId)
     }
 }
 
@@ -171,7 +197,7 @@ impl MigrationTrait for Step {
                     .table(next::REBUILDS)
                     .col(ColumnDef::new("id").uuid().not_null().primary_key())
                     .take();
-                journal::create_clustered(manager, rebuilds).await
+                create_clustered(manager, rebuilds).await
             }
         }
     }
@@ -179,7 +205,7 @@ impl MigrationTrait for Step {
 
 /// Creates a table of customers' orders: that which is shown, or the next.
 pub(crate) async fn create(manager: &SchemaManager<'_>, table: &'static str) -> Result<(), DbErr> {
-    journal::create_clustered(manager, my_orders_table(table)).await
+    create_clustered(manager, my_orders_table(manager, table)).await
 }
 
 /// Creates the index of such a table, by whose orders they are.
@@ -195,17 +221,20 @@ pub(crate) async fn index(
         .col(Column::CustomerId)
         .col(Column::OrderId)
         .take();
-    manager.create_index(index).await
+    create_index(manager, index).await
 }
 
-fn my_orders_table(table: &'static str) -> sea_query::TableCreateStatement {
+fn my_orders_table(
+    manager: &SchemaManager<'_>,
+    table: &'static str,
+) -> sea_query::TableCreateStatement {
     let column = |column| ColumnDef::new(column).not_null().take();
     sea_query::Table::create()
         .if_not_exists()
         .table(table)
         .col(column(Column::OrderId).uuid().primary_key())
         .col(column(Column::CustomerId).string_len(64))
-        .col(column(Column::Lines).blob())
+        .col(bytes(manager, &mut column(Column::Lines)))
         .col(column(Column::Currency).string_len(3))
         .col(column(Column::TotalMinor).big_integer())
         .col(column(Column::ChargedMinor).big_integer())
@@ -216,6 +245,6 @@ fn my_orders_table(table: &'static str) -> sea_query::TableCreateStatement {
         .col(column(Column::TicketNote).string_len(200))
         .col(column(Column::CreateTime).big_integer())
         .col(column(Column::AsOfTime).big_integer())
-        .col(column(Column::History).blob())
+        .col(bytes(manager, &mut column(Column::History)))
         .take()
 }

@@ -61,6 +61,6 @@ pub fn of_wire(event: Event) -> Result<Envelope, Malformed> {
         tracestate: None,
         payload: data.value.into(),
         audience: None,
-        message_id: None,
+        edition: None,
     })
 }

@@ -20,7 +20,7 @@ use contract::{
     payment::v1::PaymentState,
     status,
 };
-use journal::{Cause, Watcher, watch, writer};
+use journal::{Audience, Cause, Watcher, watch, writer};
 use mesh::{Problem, stream::Feed};
 use sea_orm::DbErr;
 use std::{error::Error, sync::Arc, time::Duration};
@@ -37,6 +37,7 @@ pub(crate) struct Api {
     pub(crate) host: Host,
     pub(crate) menu: Receiver<Arc<Menu>>,
     pub(crate) till: Arc<Till>,
+    pub(crate) audience: Audience<Order>,
     /// By whose request, and what it wants.
     pub(crate) wishes: Attempts<(Uuid, [u8; 32]), Result<Order, Status>>,
 }
@@ -122,7 +123,7 @@ impl OrderService for Api {
         let WatchOrderRequest { order_id, after_revision } = request.into_inner();
         let order_id = read_id("order_id", &order_id)?;
         // before the order is read: nothing is missed in between
-        let changes = self.till.writer.watch(move |order| order.order_id == order_id);
+        let changes = self.audience.watch(order_id);
         let order = self.get(order_id).await?;
         Ok(mesh::stream::watch(&self.host, ERROR_DOMAIN, move |feed| {
             show(feed, order, changes, after_revision)

@@ -31,7 +31,9 @@ use contract::{
     order::v1::order_service_server::{OrderServiceServer, SERVICE_NAME},
     payment::v1::payment_service_client::PaymentServiceClient,
 };
-use journal::{Bus, Database, Outbox, Writer, consumer, purge, writer};
+use journal::{
+    Audience, Bus, Database, Outbox, Writer, audience, consumer, database, purge, writer,
+};
 use mesh::{Deadlines, Listener, Server, Serving};
 use ops::{Ops, OpsServiceServer};
 use order::Model as Order;
@@ -95,7 +97,7 @@ pub struct Config {
 pub async fn serve(
     host: &Host,
     bus: &Bus,
-    database_url: &str,
+    database: &database::Source,
     currency: Currency,
     payment: mesh::Channel,
     config: Config,
@@ -107,7 +109,7 @@ pub async fn serve(
     let server = Server::new(ERROR_DOMAIN, DESCRIPTORS, SERVICE_NAME, deadlines())?;
     let menu = menu::Source { file: menu, every: menu_reload, currency }.open(host).await?;
 
-    let db = Database::open(database_url).await?;
+    let db = Database::open(database).await?;
     db.migrate::<Migrator>().await?;
     let outbox = Outbox::open(host, &db, bus, "/starcoffee/order");
     let writer: Writer<Order> = Writer::open(host, &db, Some(outbox), writer::Config::default());
@@ -116,6 +118,7 @@ pub async fn serve(
     let ops = Ops::open(host, bus, &db, "order", events::routes(), &writer);
     consumer::open(host, bus, "order", events::routes(), &writer, consumer::Config::default());
 
+    let audience = Audience::open(host, &db, &writer, audience::Config::default());
     let till = Arc::new(Till {
         host: host.clone(),
         writer,
@@ -126,7 +129,7 @@ pub async fn serve(
     });
     let settler = Settler { till: till.clone(), db, after: settle_after };
     host.spawn("the settler", settler.work(host.clone()));
-    let api = Api { host: host.clone(), menu, till, wishes: Attempts::new() };
+    let api = Api { host: host.clone(), menu, till, audience, wishes: Attempts::new() };
     let server = server.beside(OpsServiceServer::new(ops), ops::deadlines())?;
     let serving = server.serve(host, listener, OrderServiceServer::new(api))?;
     serving.ready();

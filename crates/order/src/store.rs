@@ -1,12 +1,12 @@
 //! Where orders are kept, and how they are found.
 
 use crate::order::{Column, Entity, Key, Model as Order};
-use contract::{order::v1::OrderState, page::Page};
-use journal::{Table, Time};
+use contract::{order::v1::OrderState, page::Page, status};
+use journal::{Table, Time, Watched, bytes, create_clustered, create_index, create_partial_index};
 use sea_orm::{
     ColumnTrait, Condition, DatabaseConnection, DbErr, EntityTrait, QueryFilter, QueryOrder,
     QuerySelect, QueryTrait, Select,
-    sea_query::{self, ColumnDef, ConditionalStatement as _, Expr, Index},
+    sea_query::{self, ColumnDef, Expr, Index},
 };
 use sea_orm_migration::{
     MigrationName, MigrationTrait, MigratorTrait, SchemaManager, async_trait::async_trait,
@@ -50,6 +50,30 @@ impl Table for Order {
             Column::UpdateTime,
             Column::Revision,
         ]
+    }
+}
+
+/// One order is watched by its id, and looked for to its end.
+impl Watched for Order {
+    type Interest = Uuid;
+
+    fn interest(&self) -> Option<Uuid> {
+        Some(self.order_id)
+    }
+
+    fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    fn has_ended(&self) -> bool {
+        status::is_final(self.known().state())
+    }
+
+    fn open(orders: Vec<Uuid>, after: Option<&Self>) -> Select<Entity> {
+        Entity::find()
+            .filter(Column::OrderId.is_in(orders))
+            .apply_if(after, |orders, last| orders.filter(Column::OrderId.gt(last.order_id)))
+            .order_by_asc(Column::OrderId)
     }
 }
 
@@ -174,27 +198,26 @@ impl MigrationTrait for Step {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let index = |name: &str| Index::create().if_not_exists().name(name).table(Entity).take();
         match self {
-            Self::Orders => journal::create_clustered(manager, orders_table()).await,
+            Self::Orders => create_clustered(manager, orders_table(manager)).await,
             Self::ByRequest => {
                 let mut index = index("orders_by_request");
-                manager.create_index(index.unique().col(Column::RequestKey).take()).await
+                create_index(manager, index.unique().col(Column::RequestKey).take()).await
             }
             Self::ByCustomer => {
                 let mut index = index("orders_by_customer");
                 index.col(Column::CustomerId).col(Column::OrderId);
-                manager.create_index(index).await
+                create_index(manager, index).await
             }
             Self::Unsettled => {
-                // partial, so that it is as small as the number of orders being paid
-                let mut index = index("orders_unsettled");
-                index.col(Column::CreateTime).and_where(Expr::cust(UNSETTLED));
-                manager.create_index(index).await
+                // as small as the number of orders being paid, where it can be
+                let (index, state) = (index("orders_unsettled"), Column::State);
+                create_partial_index(manager, index, state, Column::CreateTime, UNSETTLED).await
             }
         }
     }
 }
 
-fn orders_table() -> sea_query::TableCreateStatement {
+fn orders_table(manager: &SchemaManager<'_>) -> sea_query::TableCreateStatement {
     let column = |column| ColumnDef::new(column).not_null().take();
     sea_query::Table::create()
         .if_not_exists()
@@ -204,7 +227,7 @@ fn orders_table() -> sea_query::TableCreateStatement {
         .col(column(Column::CorrelationId).uuid())
         .col(column(Column::BodyHash).binary_len(32))
         .col(column(Column::CustomerId).string_len(64))
-        .col(column(Column::Lines).blob())
+        .col(bytes(manager, &mut column(Column::Lines)))
         .col(column(Column::TotalMinor).big_integer())
         .col(column(Column::Currency).string_len(3))
         .col(column(Column::CreateTime).big_integer())

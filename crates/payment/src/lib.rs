@@ -27,7 +27,7 @@ use contract::{
     money::Currency,
     payment::v1::payment_service_server::{PaymentServiceServer, SERVICE_NAME},
 };
-use journal::{Bus, Database, Outbox, Reader, Writer, consumer, purge, writer};
+use journal::{Bus, Database, Outbox, Reader, Writer, consumer, database, purge, writer};
 use mesh::{Deadlines, Listener, Server, Serving};
 use ops::{Ops, OpsServiceServer};
 use payment::Model as Payment;
@@ -77,7 +77,7 @@ pub struct Config {
     pub provider: provider::Config,
 }
 
-/// Opens Payment: listens, brings its database up to date, and charges until the host drains. `ledger_url` is the database of
+/// Opens Payment: listens, brings its database up to date, and charges until the host drains. `ledger` is the database of
 /// the provider, which is a simulator; `currency` is the shop's.
 ///
 /// # Errors
@@ -85,8 +85,8 @@ pub struct Config {
 pub async fn serve(
     host: &Host,
     bus: &Bus,
-    database_url: &str,
-    ledger_url: &str,
+    database: &database::Source,
+    ledger: &database::Source,
     currency: Currency,
     config: Config,
 ) -> anyhow::Result<Serving> {
@@ -94,9 +94,9 @@ pub async fn serve(
     let (api, admin) = (("--payment-listen", listen), ("--payment-admin-listen", admin_listen));
     let listener = Listener::bind(api, admin).await?;
     let server = Server::new(ERROR_DOMAIN, DESCRIPTORS, SERVICE_NAME, deadlines())?;
-    let provider = Provider::connect(host, ledger_url, provider).await?;
+    let provider = Provider::connect(host, ledger, provider).await?;
 
-    let db = Database::open(database_url).await?;
+    let db = Database::open(database).await?;
     db.migrate::<Migrator>().await?;
     let outbox = Outbox::open(host, &db, bus, "/starcoffee/payment");
     let writer: Writer<Payment> = Writer::open(host, &db, Some(outbox), writer::Config::default());

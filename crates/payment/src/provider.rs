@@ -13,7 +13,7 @@ pub use ledger::{Command, Model as Charge, Refusal, State};
 
 use chassis::Host;
 use contract::{money::Money, page::Page};
-use journal::{Cause, Database, Writer, writer};
+use journal::{Cause, Database, Writer, database, writer};
 use rand::Rng;
 use sea_orm::{DatabaseConnection, DbErr};
 use std::{
@@ -80,8 +80,12 @@ impl Provider {
     /// Opens the ledger, and creates it if it does not exist.
     ///
     /// # Errors
-    /// The file cannot be opened, or is not a ledger.
-    pub async fn connect(host: &Host, ledger: &str, config: Config) -> anyhow::Result<Self> {
+    /// The database cannot be used, or is not a ledger.
+    pub async fn connect(
+        host: &Host,
+        ledger: &database::Source,
+        config: Config,
+    ) -> anyhow::Result<Self> {
         let database = Database::open(ledger).await?;
         database.migrate::<ledger::Migrator>().await?;
         let capacity = Semaphore::new(config.capacity.get().min(Semaphore::MAX_PERMITS));

@@ -2,10 +2,10 @@
 
 use crate::payment::{Column, Entity, Model as Payment, State};
 use contract::{page::Page, payment::v1::PaymentState};
-use journal::Table;
+use journal::{Table, bytes, create_clustered, create_index, create_partial_index};
 use sea_orm::{
-    ColumnTrait, ConditionalStatement, DatabaseConnection, DbErr, EntityTrait, QueryFilter,
-    QueryOrder, QuerySelect, QueryTrait, Select,
+    ColumnTrait, DatabaseConnection, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait, Select,
     sea_query::{ColumnDef, Expr, Index, TableCreateStatement},
 };
 use sea_orm_migration::{
@@ -130,27 +130,26 @@ impl MigrationTrait for Step {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let index = |name: &str| Index::create().if_not_exists().name(name).table(Entity).take();
         match self {
-            Self::Payments => journal::create_clustered(manager, payments_table()).await,
+            Self::Payments => create_clustered(manager, payments_table(manager)).await,
             Self::ById => {
                 let mut index = index("payments_by_id");
-                manager.create_index(index.unique().col(Column::PaymentId).take()).await
+                create_index(manager, index.unique().col(Column::PaymentId).take()).await
             }
             Self::ByCustomer => {
                 let mut index = index("payments_by_customer");
                 index.col(Column::CustomerId).col(Column::PaymentId);
-                manager.create_index(index).await
+                create_index(manager, index).await
             }
             Self::Owed => {
-                // partial, so that only a payment that is undone ever enters it
-                let mut index = index("payments_owed");
-                index.col(Column::UpdateTime).and_where(Expr::cust(OWED));
-                manager.create_index(index).await
+                // only a payment that is undone ever enters it, where that can be said
+                let (index, state) = (index("payments_owed"), Column::State);
+                create_partial_index(manager, index, state, Column::UpdateTime, OWED).await
             }
         }
     }
 }
 
-fn payments_table() -> TableCreateStatement {
+fn payments_table(manager: &SchemaManager<'_>) -> TableCreateStatement {
     let column = |column| ColumnDef::new(column).not_null().take();
     TableCreateStatement::new()
         .if_not_exists()
@@ -159,7 +158,7 @@ fn payments_table() -> TableCreateStatement {
         .col(column(Column::PaymentId).uuid())
         .col(column(Column::CorrelationId).uuid())
         .col(column(Column::CustomerId).string_len(64))
-        .col(column(Column::Lines).blob())
+        .col(bytes(manager, &mut column(Column::Lines)))
         .col(column(Column::AmountMinor).big_integer())
         .col(column(Column::RefundedMinor).big_integer())
         .col(column(Column::Currency).string_len(3))

@@ -54,7 +54,7 @@ impl Cli {
     pub(crate) fn run(self) -> Result<(), Failure> {
         match self.command {
             Command::Up(args) => Ok(args.run()?),
-            Command::Serve(service) => Err(service.refusal().into()),
+            Command::Serve(service) => Ok(service.run()?),
             // one person's commands need one thread
             Command::Client(command) => process::runtime(1)?.block_on(command.run()),
         }

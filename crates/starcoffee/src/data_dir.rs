@@ -2,6 +2,7 @@
 //! from one outbox or decide about one queue would be two shops.
 
 use anyhow::{Context as _, bail};
+use journal::database::{self, Source};
 use std::{
     fs::{self, File, TryLockError},
     path::{Path, PathBuf},
@@ -46,9 +47,10 @@ impl DataDir {
         &self.path
     }
 
-    /// The URL of the database `name`.
-    pub(crate) fn database(&self, name: &str) -> String {
-        journal::database::url(&self.path.join(format!("{name}.db")))
+    /// Where the database `name` is.
+    pub(crate) fn database(&self, name: &str) -> Source {
+        let url = database::url(&self.path.join(format!("{name}.db")));
+        Source { url, flag: "--data-dir", config: database::Config::default() }
     }
 
     /// A service's error at its start names the flag at fault; one that names none is about its data, and that is here.

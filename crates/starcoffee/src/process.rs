@@ -1,8 +1,12 @@
-//! What `up` and `serve` have in common: the settings of a process that serves.
+//! What `up` and `serve` have in common: the settings of a process that serves, and its life.
 
-use chassis::{DrainConfig, Guard, LogConfig};
+use crate::ready_file::ReadyFile;
+use chassis::{DrainConfig, Guard, Host, LogConfig};
 use clap::builder::RangedU64ValueParser;
 use contract::money::Currency;
+use futures::poll;
+use serde::Serialize;
+use std::{pin::pin, task::Poll};
 use tokio::runtime::{Builder, Runtime};
 
 /// The settings of a process that serves.
@@ -22,6 +26,50 @@ pub(crate) struct Config {
     pub(crate) drain: DrainConfig,
     #[command(flatten)]
     pub(crate) log: LogConfig,
+}
+
+impl Config {
+    /// Runs what serves, to its end. It comes boxed: it may be the state of a whole shop.
+    ///
+    /// # Errors
+    /// The process's settings make no sense, or what it ended with.
+    pub(crate) fn run(
+        &self,
+        work: std::pin::Pin<Box<impl Future<Output = anyhow::Result<()>>>>,
+    ) -> anyhow::Result<()> {
+        self.log.init()?;
+        let runtime = runtime(self.runtime_threads)?;
+        let ended = runtime.block_on(work);
+        // a thread that waits, for a file on a server that is gone for example, must not keep the process alive
+        runtime.shutdown_background();
+        ended
+    }
+}
+
+/// Tells that all of it serves, where and to whom `open` likes to tell it, and stays until the process is to end.
+///
+/// # Errors
+/// The ready file cannot be written, or a task ended before its time.
+pub(crate) async fn keep(
+    host: &Host,
+    drain: &DrainConfig,
+    ready_file: ReadyFile,
+    addresses: &impl Serialize,
+    open: impl FnOnce(),
+) -> anyhow::Result<()> {
+    // from its first step on it hears signals: whoever waits for the ready file may send one at once
+    let mut run = pin!(host.run(drain));
+    if let Poll::Ready(ended) = poll!(run.as_mut()) {
+        return ended;
+    }
+    ready_file.write(addresses)?;
+    open();
+    let stopping = host.stopping();
+    host.track(async move {
+        stopping.cancelled().await;
+        drop(ready_file);
+    });
+    run.await
 }
 
 /// A runtime; one thread is the calling one.

@@ -1,10 +1,19 @@
-//! `starcoffee serve`: one service in a process of its own. Its settings are those of `up`; what it lacks in this version is
-//! a bus that reaches other processes, and without one its events would reach nobody.
+//! `starcoffee serve`: one service in a process of its own. Its events travel by NATS, its data is in a database of its own,
+//! and any number of processes may serve the same: whoever comes first decides, the rest is told.
 
-use crate::process;
-use anyhow::anyhow;
+use crate::{process, ready_file::ReadyFile, up::reachable};
+use anyhow::bail;
+use chassis::Host;
+use journal::{
+    Bus, bus,
+    database::{self, Source},
+};
+use mesh::Serving;
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
-/// Run one service by itself (not yet: this version has no bus between processes, use `up`)
+/// Run one service by itself
+///
+/// Needs a NATS server and a database. Services may be started in any order, and several of each.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Service {
     /// Order alone
@@ -22,9 +31,9 @@ pub(crate) enum Service {
     Payment {
         #[command(flatten)]
         config: Box<payment::Config>,
-        /// The simulated payment provider's own database: sqlite:PATH?mode=rwc
-        #[arg(long, env = "STARCOFFEE_LEDGER_URL", value_name = "URL")]
-        ledger_url: Option<String>,
+        /// The payment provider's own database; one for all that serve Payment. The provider is simulated
+        #[arg(long, env = "STARCOFFEE_LEDGER_URL", value_name = "URL", hide_env_values = true)]
+        ledger_url: String,
         #[command(flatten)]
         common: Box<Common>,
     },
@@ -48,33 +57,117 @@ pub(crate) enum Service {
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(crate) struct Common {
-    /// The service's own database: sqlite:PATH?mode=rwc
-    #[arg(long, env = "STARCOFFEE_DATABASE_URL", value_name = "URL")]
-    database_url: Option<String>,
-    /// How events travel: embedded: (within one process) or nats://HOST:PORT
-    #[arg(long, env = "STARCOFFEE_BUS_URL", value_name = "URL", default_value = "embedded:")]
-    bus_url: String,
+    /// The service's own database: postgres://USER:PASSWORD@HOST/NAME, mysql://… or sqlite:PATH?mode=rwc; one for all that
+    /// serve the same
+    #[arg(long, env = "STARCOFFEE_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    database_url: String,
+    /// Written, as JSON, with the service's addresses when it serves; removed when it stops
+    #[arg(long, env = "STARCOFFEE_READY_FILE", value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+    #[command(flatten)]
+    database: database::Config,
+    #[command(flatten)]
+    bus: bus::Config,
     #[command(flatten)]
     process: process::Config,
 }
 
 impl Service {
-    /// Why it cannot be run by itself.
-    pub(crate) fn refusal(&self) -> anyhow::Error {
+    /// Serves until it is told to stop.
+    ///
+    /// # Errors
+    /// It cannot serve, or had to stop: which setting to change, or what failed.
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let process = self.common().process.clone();
+        process.run(Box::pin(self.keep()))
+    }
+
+    async fn keep(self) -> anyhow::Result<()> {
+        let Common { ready_file, bus, process, .. } = self.common();
+        if bus.url.is_embedded() {
+            bail!(
+                "one service alone needs --bus-url nats://HOST:PORT: on the bus embedded in a process its events would \
+                 never reach the others; `starcoffee up` runs all of them in one process"
+            );
+        }
+        for (flag, address) in self.listens() {
+            process.guard.admit(flag, address)?;
+        }
+        let ready_file = ReadyFile::take(ready_file.clone())?;
+        let (host, drain, name) = (Host::new(), process.drain.clone(), self.name());
+        let stream = bus::Stream {
+            name: "STARCOFFEE".to_owned(),
+            subjects: vec!["starcoffee.>".to_owned()],
+        };
+        let bus = Bus::connect(&host, bus, stream, &format!("starcoffee-{name}")).await?;
+        let serving = self.open(&host, &bus).await?;
+        bus.open();
+        let (api, admin) = (reachable(serving.address), reachable(serving.admin_address));
+        let addresses = BTreeMap::from([(name.to_owned(), api), (format!("{name}_admin"), admin)]);
+        process::keep(&host, &drain, ready_file, &addresses, || {
+            let version = env!("CARGO_PKG_VERSION");
+            tracing::info!(version, address = %api, admin = %admin, "{name} is open");
+        })
+        .await
+    }
+
+    /// Puts the service together; when this returns, it serves.
+    async fn open(self, host: &Host, bus: &Bus) -> anyhow::Result<Serving> {
+        let database = self.common().database();
+        match self {
+            Self::Order { config, payment_url, common } => {
+                let way = mesh::client::connect(&payment_url, "--payment-url")?;
+                order::serve(host, bus, &database, common.process.currency, way, *config).await
+            }
+            Self::Payment { config, ledger_url, common } => {
+                let ledger = Source { url: ledger_url, flag: "--ledger-url", ..database.clone() };
+                let currency = common.process.currency;
+                payment::serve(host, bus, &database, &ledger, currency, *config).await
+            }
+            Self::Make { config, .. } => make::serve(host, bus, &database, *config).await,
+            Self::Mypage { config, .. } => mypage::serve(host, bus, &database, *config).await,
+        }
+    }
+
+    fn common(&self) -> &Common {
         let (Self::Order { common, .. }
         | Self::Payment { common, .. }
         | Self::Make { common, .. }
         | Self::Mypage { common, .. }) = self;
-        match common.bus_url.as_str() {
-            "embedded:" => anyhow!(
-                "one service alone needs --bus-url nats://HOST:PORT: on the bus embedded in a process its events would \
-                 never reach the others; `starcoffee up` runs all of them in one process"
-            ),
-            url if url.starts_with("nats://") => anyhow!(
-                "this version cannot use {url} (--bus-url): it has no NATS adapter yet; \
-                 `starcoffee up` runs all services in one process"
-            ),
-            url => anyhow!("{url:?} is no bus (--bus-url): embedded: or nats://HOST:PORT"),
+        common
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Order { .. } => "order",
+            Self::Payment { .. } => "payment",
+            Self::Make { .. } => "make",
+            Self::Mypage { .. } => "mypage",
         }
+    }
+
+    fn listens(&self) -> [(&'static str, SocketAddr); 2] {
+        match self {
+            Self::Order { config, .. } => {
+                [("--order-listen", config.listen), ("--order-admin-listen", config.admin_listen)]
+            }
+            Self::Payment { config, .. } => [
+                ("--payment-listen", config.listen),
+                ("--payment-admin-listen", config.admin_listen),
+            ],
+            Self::Make { config, .. } => {
+                [("--make-listen", config.listen), ("--make-admin-listen", config.admin_listen)]
+            }
+            Self::Mypage { config, .. } => {
+                [("--mypage-listen", config.listen), ("--mypage-admin-listen", config.admin_listen)]
+            }
+        }
+    }
+}
+
+impl Common {
+    fn database(&self) -> Source {
+        let (url, config) = (self.database_url.clone(), self.database.clone());
+        Source { url, flag: "--database-url", config }
     }
 }

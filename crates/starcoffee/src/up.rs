@@ -2,15 +2,12 @@
 
 use crate::{data_dir::DataDir, process, ready_file::ReadyFile, welcome::Welcome};
 use chassis::Host;
-use futures::poll;
 use journal::Bus;
 use serde::Serialize;
 use std::{
     io::{self, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
-    pin::pin,
-    task::Poll,
 };
 
 /// Run the whole shop in one process
@@ -57,13 +54,8 @@ impl Args {
     /// # Errors
     /// It cannot open, or had to close: which setting to change, or what failed.
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        self.process.log.init()?;
-        let runtime = process::runtime(self.process.runtime_threads)?;
-        // boxed: it is the state of a whole shop
-        let ended = runtime.block_on(Box::pin(self.keep()));
-        // a thread that waits, for a file on a server that is gone for example, must not keep the process alive
-        runtime.shutdown_background();
-        ended
+        let process = self.process.clone();
+        process.run(Box::pin(self.keep()))
     }
 
     async fn keep(self) -> anyhow::Result<()> {
@@ -75,23 +67,15 @@ impl Args {
         let auto_barista = self.make.auto_barista.is_some();
         let addresses = self.open(&host, &data).await.map_err(|error| data.blamed(error))?;
 
-        // from its first step on it hears signals: whoever waits for the ready file may send one at once
-        let mut run = pin!(host.run(&drain));
-        if let Poll::Ready(ended) = poll!(run.as_mut()) {
-            return ended;
-        }
-        ready_file.write(&addresses)?;
-        let version = env!("CARGO_PKG_VERSION");
-        tracing::info!(version, data = %data.path().display(), "the shop is open");
-        let stopping = host.stopping();
-        host.track(async move {
-            stopping.cancelled().await;
-            drop(ready_file);
-        });
-        let welcome = Welcome { data: data.path(), addresses: &addresses, auto_barista };
-        // a shop does not close because nobody listens
-        let _heard_or_not = write!(io::stdout(), "{welcome}").and_then(|()| io::stdout().flush());
-        run.await
+        process::keep(&host, &drain, ready_file, &addresses, || {
+            let version = env!("CARGO_PKG_VERSION");
+            tracing::info!(version, data = %data.path().display(), "the shop is open");
+            let welcome = Welcome { data: data.path(), addresses: &addresses, auto_barista };
+            // a shop does not close because nobody listens
+            let _heard_or_not =
+                write!(io::stdout(), "{welcome}").and_then(|()| io::stdout().flush());
+        })
+        .await
     }
 
     /// All that is to listen may do so.
@@ -143,7 +127,7 @@ impl Args {
 }
 
 /// Where this machine finds what listens at `address`: one can listen everywhere, but not call everywhere.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

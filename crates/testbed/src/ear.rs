@@ -17,7 +17,7 @@ impl Ear {
     #[must_use]
     #[allow(clippy::disallowed_methods, reason = "it ends with its test's bus")]
     pub fn on(bus: &Bus, kinds: impl IntoIterator<Item = String>) -> Self {
-        let mut subscription = bus.subscribe(kinds.into_iter().map(Into::into).collect());
+        let mut subscription = bus.subscribe(None, kinds.into_iter().map(Into::into).collect());
         let (tell, heard) = watch::channel(Vec::new());
         tokio::spawn(async move {
             while let Some(deliveries) = subscription.next(BATCH).await {

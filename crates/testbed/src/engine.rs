@@ -64,6 +64,19 @@ impl DatabaseServer {
         Ok(self.url(name))
     }
 
+    /// Drops a database, also while it is in use.
+    ///
+    /// # Errors
+    /// There is none of this name, or the server does not answer: what the client said.
+    pub fn drop_database(&self, name: &str) -> anyhow::Result<()> {
+        let sql = match self.engine {
+            Engine::Postgres => format!("DROP DATABASE {name} WITH (FORCE)"),
+            // it waits for transactions, but not for ever
+            _ => format!("SET lock_wait_timeout = 1; DROP DATABASE {name}"),
+        };
+        self.sql(&sql).map(drop)
+    }
+
     /// The URL of a database in it.
     #[must_use]
     pub fn url(&self, name: &str) -> String {

@@ -1,17 +1,23 @@
-//! Real shops for tests: the binary people run, in a process of its own, on free ports and in a directory of its own, so
-//! that a test can kill it, stop it, start it again on the same data, and look into its files in between.
+//! Real shops for tests: the binary people run, in a process of its own or in one for each service, on free ports and in a
+//! directory of its own, so that a test can kill it, stop it, start it again on the same data, and look into it in between.
 //!
 //! Only a dev-dependency. Nothing here sleeps: a test waits for a condition, with a deadline that ends in a clear error.
 
+mod doors;
 mod ear;
 mod engine;
+mod fleet;
+pub mod matrix;
 mod nats;
 mod ports;
 mod server;
 mod shop;
 
+pub use doors::Doors;
 pub use ear::{Ear, names};
 pub use engine::{DatabaseServer, Engine};
+pub use fleet::{Fleet, Plan, Service, View};
+pub use matrix::{TestDatabase, database, database_on};
 pub use nats::Nats;
 pub use shop::{Addresses, Process, Shop, run};
 

@@ -1,13 +1,7 @@
 //! One shop: its directory, its process, its clients.
 
-use crate::{ports, until};
+use crate::{Doors, doors::door, ports, until};
 use anyhow::{Context as _, bail};
-use contract::{
-    make::v1::make_service_client::MakeServiceClient,
-    mypage::v1::my_page_service_client::MyPageServiceClient,
-    order::v1::order_service_client::OrderServiceClient,
-    payment::v1::payment_service_client::PaymentServiceClient,
-};
 use serde::Deserialize;
 use std::{
     fs::{self, File},
@@ -19,7 +13,7 @@ use std::{
 };
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 /// A debug build on a busy machine, its migrations included.
 const START_WITHIN: Duration = Duration::from_secs(30);
@@ -199,10 +193,7 @@ impl Shop {
     /// It cannot be started.
     pub fn restart(&mut self, arguments: &[&str]) -> anyhow::Result<()> {
         let directory = self.directory.path();
-        match fs::remove_file(directory.join("ready.json")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
+        forget_ready(&directory.join("ready.json"))?;
         self.process = start(&self.binary, directory, &self.listen, arguments)?;
         Ok(())
     }
@@ -240,12 +231,6 @@ impl Shop {
         self.directory.path()
     }
 
-    /// What it has said so far, over all its lives.
-    #[must_use]
-    pub fn log(&self) -> String {
-        self.process.log()
-    }
-
     /// The arguments that lead a client command to this shop.
     #[must_use]
     pub fn urls(&self) -> Vec<String> {
@@ -255,29 +240,15 @@ impl Shop {
             .flat_map(|(name, address)| [format!("--{name}-url"), format!("http://{address}")])
             .collect()
     }
+}
 
-    /// A client of Order.
-    #[must_use]
-    pub fn order(&self) -> OrderServiceClient<Channel> {
-        OrderServiceClient::new(self.channels[0].clone())
+impl Doors for Shop {
+    fn channels(&self) -> &[Channel; 4] {
+        &self.channels
     }
 
-    /// A client of Payment.
-    #[must_use]
-    pub fn payment(&self) -> PaymentServiceClient<Channel> {
-        PaymentServiceClient::new(self.channels[1].clone())
-    }
-
-    /// A client of Make.
-    #[must_use]
-    pub fn make(&self) -> MakeServiceClient<Channel> {
-        MakeServiceClient::new(self.channels[2].clone())
-    }
-
-    /// A client of `MyPage`.
-    #[must_use]
-    pub fn mypage(&self) -> MyPageServiceClient<Channel> {
-        MyPageServiceClient::new(self.channels[3].clone())
+    fn log(&self) -> String {
+        self.process.log()
     }
 }
 
@@ -316,9 +287,22 @@ fn start(
 }
 
 async fn ready(process: &mut Process, directory: &Path) -> anyhow::Result<Addresses> {
-    let file = directory.join("ready.json");
-    let read = || fs::read_to_string(&file).ok().filter(|text| !text.is_empty());
-    let text = until("a ready file", START_WITHIN, || {
+    let text = ready_file(process, &directory.join("ready.json")).await?;
+    serde_json::from_str(&text).with_context(|| format!("the ready file is malformed: {text}"))
+}
+
+/// Removes the file that a process wrote in its last life.
+pub(crate) fn forget_ready(file: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Waits until a process says that it serves.
+pub(crate) async fn ready_file(process: &mut Process, file: &Path) -> anyhow::Result<String> {
+    let read = || fs::read_to_string(file).ok().filter(|text| !text.is_empty());
+    until("a ready file", START_WITHIN, || {
         // gone before it was ready: no use in waiting on
         let found = match process.gone() {
             Ok(None) => read().map(Ok),
@@ -329,14 +313,10 @@ async fn ready(process: &mut Process, directory: &Path) -> anyhow::Result<Addres
     })
     .await
     .flatten()
-    .with_context(|| format!("the shop does not come up; it said:\n{}", process.log()))?;
-    serde_json::from_str(&text).with_context(|| format!("the ready file is malformed: {text}"))
+    .with_context(|| format!("it does not come up; it said:\n{}", process.log()))
 }
 
 fn channels(addresses: &Addresses) -> anyhow::Result<[Channel; 4]> {
-    let Addresses { order, payment, make, mypage, .. } = addresses;
-    let lazy = |address: &SocketAddr| -> anyhow::Result<Channel> {
-        Ok(Endpoint::from_shared(format!("http://{address}"))?.connect_lazy())
-    };
-    Ok([lazy(order)?, lazy(payment)?, lazy(make)?, lazy(mypage)?])
+    let Addresses { order, payment, make, mypage, .. } = *addresses;
+    Ok([door(order)?, door(payment)?, door(make)?, door(mypage)?])
 }

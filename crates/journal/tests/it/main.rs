@@ -2,6 +2,7 @@
 
 mod consuming;
 mod letters;
+mod nats;
 mod purging;
 mod record;
 mod relaying;
@@ -10,4 +11,5 @@ mod relaying;
     reason = "what SeaORM derives from a row is pub, and so is what a row is made of"
 )]
 mod tally;
+mod watching;
 mod writing;

@@ -1,6 +1,6 @@
 //! The outbox and its relay: all that is stored is published, whatever happens in between.
 
-use crate::tally::{Keeper, SOON, add, counted};
+use crate::tally::{Keeper, SOON, SOURCE, add, counted};
 use journal::{
     Bus, Envelope,
     bus::{Delivery, Subscription},
@@ -30,14 +30,14 @@ async fn all_marked(keeper: &Keeper) {
 #[tokio::test]
 async fn an_event_says_where_it_comes_from_and_what_led_to_it() {
     let keeper = Keeper::open().await;
-    let mut subscription = keeper.bus.subscribe(counted());
+    let mut subscription = keeper.bus.subscribe(None, counted());
     keeper.bus.open();
     keeper.act(add(1, 5)).await.expect("it grows");
     keeper.act(add(1, 5)).await.expect("it grows");
     let heard = hear(&mut subscription, 2).await;
     let Envelope { id, kind, source, subject, correlation_id, causation_id, traceparent, .. } =
         &*heard[0];
-    assert_eq!((&**kind, &**source), ("google.protobuf.Timestamp", "/tally"));
+    assert_eq!((&**kind, &**source), ("google.protobuf.Timestamp", SOURCE));
     assert_eq!((subject.as_u128(), correlation_id.as_u128(), causation_id.as_u128()), (1, 7, 9));
     assert_eq!((id.get_version_num(), traceparent.as_deref()), (7, Some("00-trace")));
     assert!(*id < heard[1].id, "in the order in which they happened");
@@ -47,12 +47,12 @@ async fn an_event_says_where_it_comes_from_and_what_led_to_it() {
 
 #[tokio::test]
 async fn what_was_stored_while_nobody_listened_is_published_by_the_next_process() {
-    let keeper = Keeper::open().await; // its bus is never opened
+    let keeper = Keeper::open_embedded().await; // its bus is never opened
     keeper.hear((1..=1_200).map(|id| add(id, 1)).collect()).await;
-    let directory = keeper.close().await;
+    let database = keeper.close().await;
     let bus = Bus::embedded();
-    let mut subscription = bus.subscribe(counted());
-    let keeper = Keeper::open_in(directory, bus).await;
+    let mut subscription = bus.subscribe(None, counted());
+    let keeper = Keeper::open_in(database, bus).await;
     assert_eq!(keeper.count("FROM outbox WHERE published = 0").await, 1_200);
     keeper.bus.open();
     let mut subjects: Vec<_> =
@@ -66,7 +66,7 @@ async fn what_was_stored_while_nobody_listened_is_published_by_the_next_process(
 #[tokio::test]
 async fn what_a_subscriber_drops_is_published_again() {
     let keeper = Keeper::open().await;
-    let mut subscription = keeper.bus.subscribe(counted());
+    let mut subscription = keeper.bus.subscribe(None, counted());
     keeper.bus.open();
     keeper.act(add(1, 5)).await.expect("it grows");
     let dropped = subscription.next(10).await.expect("it is published");
@@ -79,8 +79,8 @@ async fn what_a_subscriber_drops_is_published_again() {
 
 #[tokio::test]
 async fn events_that_wait_for_their_subscriber_hold_up_no_other() {
-    let keeper = Keeper::open().await;
-    let mut subscription = keeper.bus.subscribe(counted());
+    let keeper = Keeper::open_embedded().await;
+    let mut subscription = keeper.bus.subscribe(None, counted());
     keeper.bus.open();
     let mut held: Vec<Delivery> = Vec::new();
     for _ in 0..100 {
@@ -100,9 +100,9 @@ async fn events_that_wait_for_their_subscriber_hold_up_no_other() {
 /// Longer than the embedded bus lets events wait in line for one subscriber.
 #[tokio::test]
 async fn a_subscriber_who_does_not_listen_keeps_nothing_from_the_others() {
-    let keeper = Keeper::open().await;
-    let deaf = keeper.bus.subscribe(counted());
-    let mut subscription = keeper.bus.subscribe(counted());
+    let keeper = Keeper::open_embedded().await;
+    let deaf = keeper.bus.subscribe(None, counted());
+    let mut subscription = keeper.bus.subscribe(None, counted());
     keeper.bus.open();
     for _ in 0..200 {
         keeper.act(add(1, 5)).await.expect("it grows");

@@ -3,11 +3,11 @@
 use chassis::{DrainConfig, Host};
 use journal::{
     Bus, Cause, Database, Decision, Envelope, Malformed, Noun, Outbox, Routes, Table, Time, Writer,
-    consumer, database, writer,
+    bus, consumer, writer,
 };
 use prost_types::{Duration as Added, Timestamp as Counted};
 use sea_orm::{
-    DbBackend, FromQueryResult, Select, Statement,
+    FromQueryResult, Select, Statement,
     entity::prelude::*,
     sea_query::{ColumnDef, Expr, TableCreateStatement},
 };
@@ -15,11 +15,17 @@ use sea_orm_migration::{
     MigrationName, MigrationTrait, MigratorTrait, SchemaManager, async_trait::async_trait,
 };
 use std::{sync::Arc, time::Duration};
-use tempfile::TempDir;
+use testbed::{
+    Nats, TestDatabase,
+    matrix::{self, BusKind},
+    until,
+};
 use tokio::task::JoinHandle;
 
 /// Long enough for a debug build on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
+/// Who publishes here: events live in the package of their publisher.
+pub(crate) const SOURCE: &str = "/google/protobuf";
 /// No row can have it: the table says so, and the noun does not know.
 pub(crate) const BAD_NAME: &str = "unspeakable";
 
@@ -134,21 +140,62 @@ pub(crate) struct Keeper {
     pub(crate) database: Database,
     pub(crate) host: Host,
     ended: JoinHandle<anyhow::Result<()>>,
-    pub(crate) directory: TempDir,
+    pub(crate) data: TestDatabase,
+    /// The server of its bus, if that has one of its own.
+    pub(crate) nats: Option<Nats>,
+}
+
+/// A bus on a server, for a process of its own.
+pub(crate) async fn connect(host: &Host, nats: &Nats) -> Bus {
+    connect_with(host, &bus::Config { url: (&*nats.url()).into(), ..small() }).await
+}
+
+pub(crate) async fn connect_with(host: &Host, config: &bus::Config) -> Bus {
+    Bus::connect(host, config, stream(), "tally").await.expect("its settings make sense")
+}
+
+pub(crate) fn stream() -> bus::Stream {
+    bus::Stream { name: "TALLIES".to_owned(), subjects: vec!["google.protobuf.>".to_owned()] }
+}
+
+/// A stream that many tests at once have room for.
+pub(crate) fn small() -> bus::Config {
+    bus::Config { max_bytes: Some(64 << 20), ..bus::Config::default() }
 }
 
 impl Keeper {
+    /// On the bus that the tests are run for.
     pub(crate) async fn open() -> Self {
-        Self::open_in(tempfile::tempdir().expect("a directory"), Bus::embedded()).await
+        match matrix::bus() {
+            BusKind::Embedded => Self::open_embedded().await,
+            BusKind::Nats => Self::open_nats(Nats::start().await.expect("a server")).await,
+        }
+    }
+
+    pub(crate) async fn open_embedded() -> Self {
+        Self::open_in(testbed::database().await, Bus::embedded()).await
+    }
+
+    /// On a server of its own.
+    pub(crate) async fn open_nats(nats: Nats) -> Self {
+        Self::open_nats_in(testbed::database().await, nats).await
+    }
+
+    pub(crate) async fn open_nats_in(data: TestDatabase, nats: Nats) -> Self {
+        let host = Host::new();
+        let bus = connect(&host, &nats).await;
+        Self { nats: Some(nats), ..Self::open_on(host, data, bus).await }
     }
 
     /// The bus's gate stays as it is: a test that wants to hear opens it when it listens.
-    pub(crate) async fn open_in(directory: TempDir, bus: Bus) -> Self {
-        let host = Host::new();
-        let url = database::url(&directory.path().join("tally.db"));
-        let database = Database::open(&url).await.expect("a database");
+    pub(crate) async fn open_in(data: TestDatabase, bus: Bus) -> Self {
+        Self::open_on(Host::new(), data, bus).await
+    }
+
+    pub(crate) async fn open_on(host: Host, data: TestDatabase, bus: Bus) -> Self {
+        let database = Database::open(&data.source()).await.expect("a database");
         database.migrate::<Migrator>().await.expect("it is brought up to date");
-        let outbox = Outbox::open(&host, &database, &bus, "/tally");
+        let outbox = Outbox::open(&host, &database, &bus, SOURCE);
         let config = writer::Config { queue: 4, ..writer::Config::default() };
         let writer = Writer::open(&host, &database, Some(outbox), config);
         let config = consumer::Config { attempts: 2, ..consumer::Config::default() };
@@ -159,15 +206,15 @@ impl Keeper {
             let timeout = Duration::from_secs(9);
             async move { host.run(&DrainConfig { delay: Duration::ZERO, timeout }).await }
         });
-        Self { writer, bus, database, host, ended, directory }
+        Self { writer, bus, database, host, ended, data, nats: None }
     }
 
     /// Ends the process; what it leaves behind.
-    pub(crate) async fn close(self) -> TempDir {
+    pub(crate) async fn close(self) -> TestDatabase {
         self.host.stop("the test is over");
         let ended = tokio::time::timeout(SOON, self.ended).await;
         ended.expect("it drains in time").expect("it does not panic").expect("nothing failed");
-        self.directory
+        self.data
     }
 
     pub(crate) async fn act(&self, add: Add) -> Result<Model, writer::Error<Negative>> {
@@ -183,12 +230,25 @@ impl Keeper {
         found.expect("it can be read")
     }
 
+    /// Waits until a tally has this count.
+    pub(crate) async fn becomes(&self, id: u128, count: i64) {
+        let it_does = async || self.get(id).await.filter(|tally| tally.count == count).map(drop);
+        until("a tally", SOON, it_does).await.expect("it is told in time");
+    }
+
+    /// Waits until there are so many rows.
+    pub(crate) async fn counts(&self, rows: i64, sql: &str) {
+        let there_are = async || (self.count(sql).await == rows).then_some(());
+        until(sql, SOON, there_are).await.expect("they are there in time");
+    }
+
     pub(crate) async fn count(&self, sql: &str) -> i64 {
         #[derive(FromQueryResult)]
         struct Row {
             n: i64,
         }
-        let sql = Statement::from_string(DbBackend::Sqlite, format!("SELECT count(*) AS n {sql}"));
+        let backend = self.database.pool.get_database_backend();
+        let sql = Statement::from_string(backend, format!("SELECT count(*) AS n {sql}"));
         let row = Row::find_by_statement(sql).one(&self.database.pool).await;
         row.expect("it can be read").expect("a count is a row").n
     }
@@ -205,7 +265,7 @@ pub(crate) fn cause() -> Cause {
 /// "So much is to be added": seconds are the count, nanos the tally. Without nanos it cannot be read.
 pub(crate) fn added(id: i32, count: i64) -> Arc<Envelope> {
     let event = Added { seconds: count, nanos: id };
-    Arc::new(Envelope::of("/elsewhere", Uuid::from_u128(1), &event))
+    Arc::new(Envelope::of(SOURCE, Uuid::from_u128(1), &event))
 }
 
 pub(crate) fn routes() -> Routes<Add> {

@@ -14,11 +14,10 @@ use contract::{
     status::OPERATOR_CANCELLED,
     types::v1::LineItem,
 };
-use journal::{Bus, Envelope, database};
+use journal::{Bus, Envelope};
 use prost::{Message as _, Name as _};
 use std::{sync::Arc, time::Duration};
-use tempfile::TempDir;
-use testbed::{Ear, names, until};
+use testbed::{Ear, TestDatabase, names, until};
 use tokio::task::JoinHandle;
 use tonic::{
     Code, Status, Streaming,
@@ -37,7 +36,7 @@ pub(crate) struct Bar {
     ear: Ear,
     host: Host,
     ended: JoinHandle<anyhow::Result<()>>,
-    directory: TempDir,
+    database: TestDatabase,
 }
 
 /// As people start it.
@@ -56,21 +55,20 @@ impl Bar {
 
     /// With the automatic barista, if a time to brew is given.
     pub(crate) async fn open_with(brewing: Option<Duration>) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        Self::start_in(directory, brewing).await.expect("it starts")
+        Self::start_in(testbed::database().await, brewing).await.expect("it starts")
     }
 
     /// Ends the process and starts another one on the same data.
     pub(crate) async fn reopen(self, brewing: Option<Duration>) -> Self {
-        let directory = self.stop().await;
-        Self::start_in(directory, brewing).await.expect("it starts again")
+        let database = self.stop().await;
+        Self::start_in(database, brewing).await.expect("it starts again")
     }
 
     pub(crate) async fn close(self) {
         self.stop().await;
     }
 
-    async fn start_in(directory: TempDir, brewing: Option<Duration>) -> anyhow::Result<Self> {
+    async fn start_in(database: TestDatabase, brewing: Option<Duration>) -> anyhow::Result<Self> {
         let free = ["make", "--make-listen=127.0.0.1:0", "--make-admin-listen=127.0.0.1:0"];
         let brewing = brewing.map(|time| format!("--auto-barista={}ms", time.as_millis()));
         let flags = Flags::try_parse_from(free.into_iter().chain(brewing.as_deref()))?;
@@ -83,8 +81,7 @@ impl Bar {
             CancelRefused::full_name(),
         ];
         let ear = Ear::on(&bus, said);
-        let url = database::url(&directory.path().join("make.db"));
-        let serving = make::serve(&host, &bus, &url, flags.make).await?;
+        let serving = make::serve(&host, &bus, &database.source(), flags.make).await?;
         bus.open();
         #[allow(clippy::disallowed_methods, reason = "the host's own run has no host")]
         let ended = tokio::spawn({
@@ -94,16 +91,16 @@ impl Bar {
         let address = format!("http://{}", serving.address);
         let channel = Endpoint::from_shared(address)?.connect_lazy();
         let client = MakeServiceClient::new(channel.clone());
-        Ok(Self { client, channel, bus, ear, host, ended, directory })
+        Ok(Self { client, channel, bus, ear, host, ended, database })
     }
 
-    async fn stop(self) -> TempDir {
+    async fn stop(self) -> TestDatabase {
         self.host.stop("the test is over");
         drop((self.client, self.channel));
         let ended = tokio::time::timeout(SOON, self.ended).await;
         let stopped = ended.expect("it drains in time").expect("it does not panic");
         stopped.expect("nothing failed");
-        self.directory
+        self.database
     }
 
     /// The way to its other services.

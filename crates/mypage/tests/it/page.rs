@@ -13,9 +13,9 @@ use contract::{
     },
     order::v1::OrderState,
 };
-use journal::{Bus, Envelope, database};
+use journal::{Bus, Envelope};
 use std::{sync::Arc, time::Duration};
-use tempfile::TempDir;
+use testbed::TestDatabase;
 use tokio::task::JoinHandle;
 use tonic::{
     Status, Streaming,
@@ -32,7 +32,7 @@ pub(crate) struct Page {
     bus: Bus,
     host: Host,
     ended: JoinHandle<anyhow::Result<()>>,
-    directory: TempDir,
+    database: TestDatabase,
 }
 
 /// As people start it.
@@ -46,26 +46,24 @@ struct Flags {
 
 impl Page {
     pub(crate) async fn open() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        Self::start(directory).await.expect("it starts")
+        Self::start(testbed::database().await).await.expect("it starts")
     }
 
     /// Ends the process and starts another one on the same data.
     pub(crate) async fn reopen(self) -> Self {
-        let directory = self.stop().await;
-        Self::start(directory).await.expect("it starts again")
+        let database = self.stop().await;
+        Self::start(database).await.expect("it starts again")
     }
 
     pub(crate) async fn close(self) {
         self.stop().await;
     }
 
-    async fn start(directory: TempDir) -> anyhow::Result<Self> {
+    async fn start(database: TestDatabase) -> anyhow::Result<Self> {
         let free = ["mypage", "--mypage-listen=127.0.0.1:0", "--mypage-admin-listen=127.0.0.1:0"];
         let flags = Flags::try_parse_from(free)?;
         let (host, bus) = (Host::new(), Bus::embedded());
-        let url = database::url(&directory.path().join("mypage.db"));
-        let serving = mypage::serve(&host, &bus, &url, flags.mypage).await?;
+        let serving = mypage::serve(&host, &bus, &database.source(), flags.mypage).await?;
         bus.open();
         #[allow(clippy::disallowed_methods, reason = "the host's own run has no host")]
         let ended = tokio::spawn({
@@ -75,16 +73,16 @@ impl Page {
         let address = format!("http://{}", serving.address);
         let channel = Endpoint::from_shared(address)?.connect_lazy();
         let client = MyPageServiceClient::new(channel.clone());
-        Ok(Self { client, channel, bus, host, ended, directory })
+        Ok(Self { client, channel, bus, host, ended, database })
     }
 
-    async fn stop(self) -> TempDir {
+    async fn stop(self) -> TestDatabase {
         self.host.stop("the test is over");
         drop((self.client, self.channel));
         let ended = tokio::time::timeout(SOON, self.ended).await;
         let stopped = ended.expect("it drains in time").expect("it does not panic");
         stopped.expect("nothing failed");
-        self.directory
+        self.database
     }
 
     pub(crate) fn client(&self) -> MyPageServiceClient<Channel> {

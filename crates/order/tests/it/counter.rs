@@ -21,7 +21,7 @@ use contract::{
     },
     types::v1::LineItem,
 };
-use journal::{Bus, Envelope, database};
+use journal::{Bus, Envelope};
 use prost::{Message, Name};
 use std::{
     fmt, io,
@@ -29,8 +29,7 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
-use tempfile::TempDir;
-use testbed::{Ear, names, until};
+use testbed::{Ear, TestDatabase, names, until};
 use tokio::task::JoinHandle;
 use tonic::{
     Code, Request, Status, Streaming,
@@ -49,7 +48,7 @@ pub(crate) struct Counter {
     ear: Ear,
     host: Host,
     ended: JoinHandle<anyhow::Result<()>>,
-    directory: TempDir,
+    database: TestDatabase,
 }
 
 /// As people start it.
@@ -67,28 +66,26 @@ impl Counter {
     }
 
     pub(crate) async fn open_with(flags: &[&str]) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        Self::start(directory, Bank::new(), flags).await.expect("it starts")
+        Self::start(testbed::database().await, Bank::new(), flags).await.expect("it starts")
     }
 
     /// What it says when it does not start.
     pub(crate) async fn try_open(flags: &[&str]) -> Result<(), String> {
-        let directory = tempfile::tempdir().expect("a directory");
-        let started = Self::start(directory, Bank::new(), flags).await;
+        let started = Self::start(testbed::database().await, Bank::new(), flags).await;
         started.map(|_counter| ()).map_err(|error| format!("{error:#}"))
     }
 
     /// Ends the process and starts another one on the same data.
     pub(crate) async fn reopen(self, flags: &[&str]) -> Self {
-        let (directory, bank) = self.stop().await;
-        Self::start(directory, bank, flags).await.expect("it starts again")
+        let (database, bank) = self.stop().await;
+        Self::start(database, bank, flags).await.expect("it starts again")
     }
 
     pub(crate) async fn close(self) {
         self.stop().await;
     }
 
-    async fn start(directory: TempDir, bank: Bank, flags: &[&str]) -> anyhow::Result<Self> {
+    async fn start(database: TestDatabase, bank: Bank, flags: &[&str]) -> anyhow::Result<Self> {
         record_log();
         let free = ["order", "--order-listen=127.0.0.1:0", "--order-admin-listen=127.0.0.1:0"];
         let flags = Flags::try_parse_from(free.iter().chain(flags))?;
@@ -100,10 +97,10 @@ impl Counter {
             OrderRejected::full_name(),
         ];
         let ear = Ear::on(&bus, said);
-        let url = database::url(&directory.path().join("order.db"));
+        let source = database.source();
         let currency = "USD".parse().expect("a currency");
         let payment = mesh::Channel::from(bank.channel());
-        let serving = order::serve(&host, &bus, &url, currency, payment, flags.order).await?;
+        let serving = order::serve(&host, &bus, &source, currency, payment, flags.order).await?;
         bus.open();
         #[allow(clippy::disallowed_methods, reason = "the host's own run has no host")]
         let ended = tokio::spawn({
@@ -112,15 +109,15 @@ impl Counter {
         });
         let address = format!("http://{}", serving.address);
         let client = OrderServiceClient::new(Endpoint::from_shared(address)?.connect_lazy());
-        Ok(Self { bank, client, bus, ear, host, ended, directory })
+        Ok(Self { bank, client, bus, ear, host, ended, database })
     }
 
-    async fn stop(self) -> (TempDir, Bank) {
+    async fn stop(self) -> (TestDatabase, Bank) {
         self.host.stop("the test is over");
         drop(self.client);
         let ended = tokio::time::timeout(SOON, self.ended).await;
         let _stopped = ended.expect("it drains in time").expect("it does not panic");
-        (self.directory, self.bank)
+        (self.database, self.bank)
     }
 
     pub(crate) async fn menu(&self) -> Vec<MenuItem> {

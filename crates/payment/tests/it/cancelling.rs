@@ -70,9 +70,9 @@ async fn what_a_former_process_owed_is_given_back_by_the_next() {
     desk.void(&never_paid.order_id).await.expect("we decide");
     let pending = desk.of(&request.order_id).await;
     assert_eq!(pending.state(), PaymentState::CancelPending);
-    let directory = desk.close().await;
+    let data = desk.close().await;
     away.ends().await;
-    let desk = Desk::start(directory, &[]).await.expect("it starts again");
+    let desk = Desk::start(data, &[]).await.expect("it starts again");
     let (_before, refunded) = desk.says("PaymentCancelled", &request.order_id).await;
     assert_eq!((refunded.state(), &refunded.refunded), (PaymentState::Cancelled, &usd(900)));
     assert_eq!(desk.charged(&request.order_id).await, (usd(900), usd(900)));

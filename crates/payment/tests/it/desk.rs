@@ -17,15 +17,14 @@ use contract::{
     },
     types::v1::LineItem,
 };
-use journal::{Bus, Envelope, database};
+use journal::{Bus, Envelope};
 use prost::{Message, Name};
 use sea_orm::{
-    ConnectOptions, Database, DatabaseTransaction, SqliteTransactionMode, TransactionOptions,
-    TransactionTrait as _,
+    ConnectOptions, ConnectionTrait as _, Database, DatabaseTransaction, DbBackend,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait as _,
 };
-use std::{path::PathBuf, sync::Arc, time::Duration};
-use tempfile::TempDir;
-use testbed::{Ear, names, until};
+use std::{sync::Arc, time::Duration};
+use testbed::{Ear, TestDatabase, names, until};
 use tokio::task::JoinHandle;
 use tonic::{
     Code, Request, Status,
@@ -49,7 +48,13 @@ pub(crate) struct Desk {
     ear: Ear,
     host: Host,
     ended: JoinHandle<anyhow::Result<()>>,
-    directory: TempDir,
+    data: Data,
+}
+
+/// What outlives a process: Payment's database and the provider's.
+pub(crate) struct Data {
+    own: TestDatabase,
+    ledger: TestDatabase,
 }
 
 /// As people start it.
@@ -67,27 +72,27 @@ impl Desk {
     }
 
     pub(crate) async fn open_with(flags: &[&str]) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        Self::start(directory, flags).await.expect("it starts")
+        let data = Data { own: testbed::database().await, ledger: testbed::database().await };
+        Self::start(data, flags).await.expect("it starts")
     }
 
     /// Ends the process and starts another one on the same data.
     pub(crate) async fn reopen(self, flags: &[&str]) -> Self {
-        let directory = self.close().await;
-        Self::start(directory, flags).await.expect("it starts again")
+        let data = self.close().await;
+        Self::start(data, flags).await.expect("it starts again")
     }
 
     /// Ends the process; its data stays as long as what is returned.
-    pub(crate) async fn close(self) -> TempDir {
+    pub(crate) async fn close(self) -> Data {
         self.host.stop("the test is over");
         drop(self.client);
         let ended = tokio::time::timeout(SOON, self.ended).await;
         let stopped = ended.expect("it drains in time").expect("it does not panic");
         stopped.expect("nothing failed");
-        self.directory
+        self.data
     }
 
-    pub(crate) async fn start(directory: TempDir, flags: &[&str]) -> anyhow::Result<Self> {
+    pub(crate) async fn start(data: Data, flags: &[&str]) -> anyhow::Result<Self> {
         let free =
             ["payment", "--payment-listen=127.0.0.1:0", "--payment-admin-listen=127.0.0.1:0"];
         let flags = Flags::try_parse_from(free.iter().chain(flags))?;
@@ -99,8 +104,7 @@ impl Desk {
             PaymentCancelled::full_name(),
         ];
         let ear = Ear::on(&bus, said);
-        let own = database::url(&directory.path().join("payment.db"));
-        let ledger = database::url(&ledger(&directory));
+        let (own, ledger) = (data.own.source(), data.ledger.source());
         let currency = "USD".parse().expect("a currency");
         let serving = payment::serve(&host, &bus, &own, &ledger, currency, flags.payment).await?;
         bus.open();
@@ -111,7 +115,7 @@ impl Desk {
         });
         let address = format!("http://{}", serving.address);
         let client = PaymentServiceClient::new(Endpoint::from_shared(address)?.connect_lazy());
-        Ok(Self { client, bus, ear, host, ended, directory })
+        Ok(Self { client, bus, ear, host, ended, data })
     }
 
     pub(crate) fn client(&self) -> PaymentServiceClient<Channel> {
@@ -269,12 +273,20 @@ impl Desk {
 
     /// The provider answers nothing from now on, until [`Away::ends`].
     pub(crate) async fn provider_away(&self) -> Away {
-        let mut ledger = ConnectOptions::new(database::url(&ledger(&self.directory)));
+        let mut ledger = ConnectOptions::new(&self.data.ledger.url);
         ledger.max_connections(1).sqlx_logging(false);
         let ledger = Database::connect(ledger).await.expect("the ledger is there");
         let sqlite_transaction_mode = Some(SqliteTransactionMode::Immediate);
         let options = TransactionOptions { sqlite_transaction_mode, ..Default::default() };
-        Away(ledger.begin_with_options(options).await.expect("the ledger can be held"))
+        let held = ledger.begin_with_options(options).await.expect("the ledger can be held");
+        let hold = match held.get_database_backend() {
+            // so that who only looks still may
+            DbBackend::Postgres => "LOCK TABLE charges IN EXCLUSIVE MODE",
+            DbBackend::MySql => "LOCK TABLES charges READ",
+            _ => "SELECT 1", // it is held
+        };
+        held.execute_unprepared(hold).await.expect("the ledger can be held");
+        Away(held)
     }
 }
 
@@ -283,12 +295,11 @@ pub(crate) struct Away(DatabaseTransaction);
 
 impl Away {
     pub(crate) async fn ends(self) {
+        if self.0.get_database_backend() == DbBackend::MySql {
+            self.0.execute_unprepared("UNLOCK TABLES").await.expect("they are ours");
+        }
         self.0.rollback().await.expect("nothing was changed");
     }
-}
-
-fn ledger(directory: &TempDir) -> PathBuf {
-    directory.path().join("provider.db")
 }
 
 fn ticket(order_id: &str, state: TicketState) -> Ticket {

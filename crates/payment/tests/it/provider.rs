@@ -5,10 +5,9 @@ use crate::desk::DECLINED;
 use chassis::{DrainConfig, Host};
 use contract::money::Money;
 use futures::future::{join, join_all};
-use journal::database;
 use payment::provider::{Answer, Charge, Config, Error, Provider, Refusal, Share, State};
 use std::time::Duration;
-use tempfile::TempDir;
+use testbed::TestDatabase;
 use uuid::Uuid;
 
 /// A provider, as its contract sees it.
@@ -109,32 +108,31 @@ fn good() -> &'static str {
     ""
 }
 
-/// The built-in simulator, with its ledger in a directory of its own.
+/// The built-in simulator, with a ledger of its own.
 struct Simulator {
     provider: Provider,
     host: Host,
-    directory: TempDir,
+    ledger: TestDatabase,
 }
 
 impl Simulator {
     async fn open(config: Config) -> Self {
-        Self::open_in(tempfile::tempdir().expect("a directory"), config).await
+        Self::open_in(testbed::database().await, config).await
     }
 
-    async fn open_in(directory: TempDir, config: Config) -> Self {
+    async fn open_in(ledger: TestDatabase, config: Config) -> Self {
         let host = Host::new();
-        let ledger = database::url(&directory.path().join("provider.db"));
-        let provider = Provider::connect(&host, &ledger, config).await.expect("a ledger");
-        Self { provider, host, directory }
+        let provider = Provider::connect(&host, &ledger.source(), config).await.expect("a ledger");
+        Self { provider, host, ledger }
     }
 
     async fn reopen(self, config: Config) -> Self {
-        let Self { provider, host, directory } = self;
+        let Self { provider, host, ledger } = self;
         drop(provider);
         host.stop("the test goes on");
         let drain = DrainConfig { delay: Duration::ZERO, timeout: Duration::from_secs(20) };
         host.run(&drain).await.expect("nothing failed");
-        Self::open_in(directory, config).await
+        Self::open_in(ledger, config).await
     }
 
     /// A prompt one, and one that takes its time.

@@ -1,4 +1,4 @@
-//! The way to the shop: one channel to each service, several to Order.
+//! The way to the shop: one channel to each service, several to Order and to all its replicas.
 
 use anyhow::Context as _;
 use contract::{
@@ -20,7 +20,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The shop's own deadline for what is read is 2 s: who has not answered by then is standing still.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where the services are: `http://127.0.0.1:8081` and so on.
+/// Where the services are: `http://127.0.0.1:8081` and so on; of several replicas, all, with commas between them.
 #[derive(Clone, Debug)]
 pub(crate) struct Urls {
     /// `OrderService`.
@@ -46,23 +46,27 @@ pub(crate) struct Shop {
 }
 
 impl Shop {
-    /// Clients with `connections` HTTP/2 connections to Order.
+    /// Clients with `connections` HTTP/2 connections to Order, or one to each of its replicas if those are more. What is read
+    /// is read from the first replica of a service: all must say the same.
     ///
     /// # Errors
     /// A malformed URL.
     pub(crate) fn connect(urls: &Urls, connections: u16) -> anyhow::Result<Self> {
-        let orders = (0..connections.max(1))
-            .map(|_number| Ok(OrderServiceClient::new(channel(&urls.order)?)))
+        let replicas: Vec<_> = urls.order.split(',').collect();
+        let connections = usize::from(connections).max(replicas.len());
+        let orders = (0..connections)
+            .map(|number| Ok(OrderServiceClient::new(channel(replicas[number % replicas.len()])?)))
             .collect::<anyhow::Result<_>>()?;
+        let first = |urls: &str| channel(urls.split(',').next().unwrap_or_default());
         Ok(Self {
             orders,
-            payment: PaymentServiceClient::new(channel(&urls.payment)?),
-            make: MakeServiceClient::new(channel(&urls.make)?),
-            mypage: MyPageServiceClient::new(channel(&urls.mypage)?),
+            payment: PaymentServiceClient::new(first(&urls.payment)?),
+            make: MakeServiceClient::new(first(&urls.make)?),
+            mypage: MyPageServiceClient::new(first(&urls.mypage)?),
         })
     }
 
-    /// A client of Order; worker `number` always gets the same connection.
+    /// A client of Order: the same connection for the same number, and another replica's for the next, if there are several.
     pub(crate) fn order(&self, number: usize) -> OrderServiceClient<Channel> {
         self.orders[number % self.orders.len()].clone()
     }

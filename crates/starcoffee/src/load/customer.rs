@@ -136,7 +136,9 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) struct Worker<'a> {
     plan: &'a Plan,
-    client: OrderServiceClient<Channel>,
+    shop: Shop,
+    /// Of the client that it begins with.
+    number: usize,
     sent: Vec<Sent>,
     errors: Errors,
 }
@@ -144,7 +146,13 @@ pub(crate) struct Worker<'a> {
 impl<'a> Worker<'a> {
     /// Worker `number` of `plan`.
     pub(crate) fn new(plan: &'a Plan, shop: &Shop, number: usize) -> Self {
-        Self { plan, client: shop.order(number), sent: Vec::new(), errors: Errors::new() }
+        Self { plan, shop: shop.clone(), number, sent: Vec::new(), errors: Errors::new() }
+    }
+
+    /// For a further attempt another connection, and so another replica where there are some.
+    fn client(&self, attempt: u32) -> OrderServiceClient<Channel> {
+        let further = usize::try_from(attempt - 1).unwrap_or_default();
+        self.shop.order(self.number + further)
     }
 
     /// Places orders until the time is over; what it sent, and the errors it met.
@@ -185,7 +193,7 @@ impl<'a> Worker<'a> {
             payment_token: String::new(),
         };
         for attempt in 1..=ATTEMPTS {
-            let error = match self.client.place_order(timed(request.clone())).await {
+            let error = match self.client(attempt).place_order(timed(request.clone())).await {
                 Ok(response) => {
                     let order = response.into_inner().order.unwrap_or_default();
                     sent.hear(self.accepted(&order, &sent.outcome, sent.basket));
@@ -222,7 +230,7 @@ impl<'a> Worker<'a> {
         let order_id = order_id.to_string();
         let request = CancelOrderRequest { order_id, ..CancelOrderRequest::default() };
         for attempt in 1..=ATTEMPTS {
-            let error = match self.client.cancel_order(timed(request.clone())).await {
+            let error = match self.client(attempt).cancel_order(timed(request.clone())).await {
                 Ok(response) => {
                     return Cancel::of(&response.into_inner().order.unwrap_or_default());
                 }

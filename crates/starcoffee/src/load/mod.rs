@@ -10,6 +10,7 @@ mod connection;
 mod customer;
 mod ledger;
 mod pace;
+mod page;
 mod quiet;
 mod report;
 mod snapshot;
@@ -31,6 +32,7 @@ use quiet::End;
 use report::Report;
 use snapshot::Snapshot;
 use std::{
+    cell::RefCell,
     io::{self, Write as _},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -116,10 +118,10 @@ pub(crate) async fn run(args: Args, urls: Urls, json: bool) -> anyhow::Result<()
 
     // one pair of ears for the whole run: a signal between two steps is heard
     let mut signals = Signals::new()?;
-    let (sent, errors) = load.place(&mut signals).await?;
+    let (sent, errors, lags) = load.place(&mut signals).await?;
     let (report, violations, end) = tokio::select! {
         biased;
-        checked = load.check(sent, errors) => checked?,
+        checked = load.check(sent, errors, &lags) => checked?,
         _signal = signals.next() => bail!("interrupted: nobody knows whether the shop is consistent"),
     };
     let text = if json { serde_json::to_string_pretty(&report)? } else { report.to_string() };
@@ -148,7 +150,10 @@ struct Load {
 impl Load {
     /// Runs the workers until the time is over or Ctrl-C ends it early; the check follows in both cases. A second Ctrl-C ends
     /// it all.
-    async fn place(&self, signals: &mut Signals) -> anyhow::Result<(Vec<Sent>, Errors)> {
+    async fn place(
+        &self,
+        signals: &mut Signals,
+    ) -> anyhow::Result<(Vec<Sent>, Errors, Vec<Duration>)> {
         let Self { args, shop, plan, .. } = self;
         let bar = bar(args.duration);
         let mut look = interval(Duration::from_millis(200));
@@ -157,10 +162,13 @@ impl Load {
                 .map(|n| Worker::new(plan, shop, usize::try_from(n).unwrap_or_default()).work()),
         );
         tokio::pin!(workers);
+        let lags = RefCell::new(Vec::new());
+        let mut watching = Box::pin(page::watch(shop, &plan.customers, &lags));
         let done = loop {
             tokio::select! {
                 biased;
                 done = &mut workers => break done,
+                never = &mut watching => match never {},
                 _ = look.tick() => {
                     let elapsed = plan.pace.elapsed();
                     bar.set_position(u64::try_from(elapsed.as_millis()).unwrap_or_default());
@@ -176,7 +184,8 @@ impl Load {
             }
         };
         bar.finish_and_clear();
-        let mut all = (Vec::new(), Errors::new());
+        drop(watching);
+        let mut all = (Vec::new(), Errors::new(), lags.take());
         for (sent, errors) in done {
             all.0.extend(sent);
             add(&mut all.1, errors);
@@ -189,6 +198,7 @@ impl Load {
         &self,
         mut sent: Vec<Sent>,
         mut errors: Errors,
+        lags: &[Duration],
     ) -> anyhow::Result<(Report, Vec<Violation>, End)> {
         let Self { args, shop, plan, .. } = self;
         let mut baskets = self.baskets.clone();
@@ -209,7 +219,7 @@ impl Load {
         let known = Snapshot { sent, probes, baskets, ..Snapshot::default() };
         let read = async || snapshot::read(shop, &customers, plan.currency).await;
         let (snapshot, violations) = verify(read, known).await?;
-        Ok((Report::of(&snapshot, violations.len(), errors), violations, end))
+        Ok((Report::of(&snapshot, violations.len(), errors, lags), violations, end))
     }
 
     async fn settle(&self) -> End {

@@ -30,6 +30,8 @@ pub(crate) struct Report {
     pub(crate) completed_per_second: f64,
     /// Of placing an order, repeats included, in milliseconds.
     pub(crate) latency_ms: Latency,
+    /// From the commit of an event to its arrival at a customer who watches, of a sample of customers, in milliseconds.
+    pub(crate) page_ms: Latency,
     /// Each error answered, by reason; repeats of one request count each.
     pub(crate) errors: Errors,
 }
@@ -45,7 +47,12 @@ pub(crate) struct Latency {
 
 impl Report {
     /// Counts.
-    pub(crate) fn of(snapshot: &Snapshot, violations: usize, errors: Errors) -> Self {
+    pub(crate) fn of(
+        snapshot: &Snapshot,
+        violations: usize,
+        errors: Errors,
+        lags: &[Duration],
+    ) -> Self {
         let count = |states: &[OrderState]| {
             snapshot.orders.iter().filter(|order| states.contains(&order.state)).count()
         };
@@ -63,7 +70,8 @@ impl Report {
             stuck: count(&[OrderState::Placed, OrderState::Cancelling]),
             violations,
             completed_per_second: rate(completed, snapshot),
-            latency_ms: Latency::of(&snapshot.sent),
+            latency_ms: Latency::of(snapshot.sent.iter().map(|sent| sent.latency)),
+            page_ms: Latency::of(lags.iter().copied()),
             errors,
         }
     }
@@ -80,13 +88,12 @@ fn rate(completed: usize, snapshot: &Snapshot) -> f64 {
 }
 
 impl Latency {
-    fn of(sent: &[Sent]) -> Self {
+    fn of(durations: impl Iterator<Item = Duration>) -> Self {
         // three digits of microseconds, up to an hour: what takes longer counts as an hour
         let mut histogram =
             Histogram::<u64>::new_with_bounds(1, 3_600_000_000, 3).expect("well-formed bounds");
-        for sent in sent {
-            histogram
-                .saturating_record(u64::try_from(sent.latency.as_micros()).unwrap_or(u64::MAX));
+        for duration in durations {
+            histogram.saturating_record(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
         }
         let ms = |micros| rounded(Duration::from_micros(micros).as_secs_f64() * 1000.0, 100.0);
         Self {
@@ -98,6 +105,13 @@ impl Latency {
     }
 }
 
+impl fmt::Display for Latency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { p50, p90, p99, max } = self;
+        write!(f, "p50 {p50} ms, p90 {p90} ms, p99 {p99} ms, max {max} ms")
+    }
+}
+
 /// Digits beyond what the measurement is worth are noise.
 fn rounded(value: f64, steps: f64) -> f64 {
     (value * steps).round() / steps
@@ -106,7 +120,6 @@ fn rounded(value: f64, steps: f64) -> f64 {
 /// For people.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Latency { p50, p90, p99, max } = self.latency_ms;
         for (name, count) in [
             ("placed", self.placed),
             ("completed", self.completed),
@@ -119,7 +132,7 @@ impl fmt::Display for Report {
             writeln!(f, "{name:<12} {count:>9}")?;
         }
         writeln!(f, "{:<12} {:>9} orders/s completed", "rate", self.completed_per_second)?;
-        write!(f, "{:<12} p50 {p50} ms, p90 {p90} ms, p99 {p99} ms, max {max} ms", "latency")?;
+        write!(f, "{:<12} {}\n{:<12} {}", "latency", self.latency_ms, "page lag", self.page_ms)?;
         for (reason, count) in &self.errors {
             write!(f, "\n{:<12} {count:>9} {reason}", "error")?;
         }
@@ -138,7 +151,7 @@ mod tests {
         for (sent, ms) in snapshot.sent.iter_mut().zip(1..) {
             sent.latency = Duration::from_millis(ms);
         }
-        let report = Report::of(&snapshot, 0, Errors::from([("OVERLOADED".to_owned(), 3)]));
+        let report = Report::of(&snapshot, 0, Errors::from([("OVERLOADED".to_owned(), 3)]), &[]);
         let ended = report.completed + report.cancelled + report.rejected + report.stuck;
         assert_eq!(report.placed, snapshot.orders.len());
         assert_eq!(ended + 1, report.placed, "one is PAID, and nobody makes it");
@@ -161,6 +174,7 @@ mod tests {
             "violations",
             "completed_per_second",
             "latency_ms",
+            "page_ms",
             "errors",
         ];
         promised.sort_unstable();

@@ -6,6 +6,7 @@ use contract::{
     order::v1::{CancelOrderRequest, OrderState},
     payment::v1::PaymentState,
 };
+use testbed::Doors as _;
 use tonic::Code;
 
 #[tokio::test]

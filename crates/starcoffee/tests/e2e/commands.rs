@@ -5,7 +5,7 @@ use anyhow::Context as _;
 use contract::{make::v1::TicketState, order::v1::OrderState};
 use serde_json::Value;
 use std::{fs, process::Stdio, time::Duration};
-use testbed::{Process, Shop, until};
+use testbed::{Doors as _, Process, Shop, until};
 use tokio::process::Command;
 
 /// Longer than any of them waits.

@@ -4,7 +4,7 @@ use crate::{binary, people};
 use contract::order::v1::{GetOrderRequest, OrderState};
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, path::Path};
 use tempfile::tempdir;
-use testbed::Shop;
+use testbed::{Doors as _, Shop};
 
 /// A shop that can write no file larger than `limit`, in blocks of 512 bytes. A write that would make it so fails, as on a full
 /// disk.

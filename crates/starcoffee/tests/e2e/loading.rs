@@ -2,8 +2,13 @@
 
 use crate::{binary, open, tables};
 use serde_json::Value;
-use std::{fs, path::PathBuf, process::ExitStatus, time::Duration};
-use testbed::{Process, Shop, until};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::Duration,
+};
+use testbed::{Doors as _, Process, Shop, until};
 
 /// A load under way.
 pub(crate) struct Load {
@@ -13,11 +18,20 @@ pub(crate) struct Load {
 
 impl Load {
     pub(crate) fn begin(shop: &Shop, arguments: &[&str]) -> anyhow::Result<Self> {
-        let report = shop.directory().join("report.json");
+        Self::begin_at(shop.directory(), shop.urls(), arguments)
+    }
+
+    /// At the shop that `urls` lead to; what it says goes to files in `directory`.
+    pub(crate) fn begin_at(
+        directory: &Path,
+        urls: Vec<String>,
+        arguments: &[&str],
+    ) -> anyhow::Result<Self> {
+        let report = directory.join("report.json");
         let mut all = vec!["load".to_owned(), "-o".to_owned(), "json".to_owned()];
-        all.extend(shop.urls());
+        all.extend(urls);
         all.extend(arguments.iter().map(|&argument| argument.to_owned()));
-        let log = shop.directory().join("load.log");
+        let log = directory.join("load.log");
         let process = Process::spawn(binary(), &all, &report, &log)?;
         Ok(Self { process, report })
     }

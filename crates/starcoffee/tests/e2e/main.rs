@@ -1,15 +1,19 @@
-//! The whole shop, as people run it: each story opens the binary in a process of its own, with its own data.
+//! The whole shop, as people run it: each story opens the binary, in one process or in one for each service, with its own
+//! data.
 
 mod cancelling;
 mod commands;
 mod crashing;
+mod demonstrating;
 mod events;
 mod filling;
 mod loading;
 mod opening;
 mod ordering;
 mod people;
+mod replicating;
 mod returning;
+mod serving;
 mod settling;
 mod stopping;
 mod tables;

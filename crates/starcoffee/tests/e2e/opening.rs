@@ -100,12 +100,3 @@ async fn a_malformed_menu_is_refused_with_its_line() -> anyhow::Result<()> {
     assert!(said.contains(&menu) && said.contains("line"), "{said}");
     Ok(())
 }
-
-#[tokio::test]
-async fn one_service_alone_needs_a_bus() -> anyhow::Result<()> {
-    let output = testbed::run(binary(), &["serve", "order"], AT_ONCE).await?;
-    let said = String::from_utf8(output.stderr)?;
-    assert!(!output.status.success());
-    assert!(said.contains("--bus-url nats://"), "{said}");
-    Ok(())
-}

@@ -7,6 +7,7 @@ use contract::{
 };
 use futures::future::join_all;
 use std::collections::BTreeSet;
+use testbed::Doors as _;
 use tonic::Code;
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use contract::{
     types::v1::{LineItem, Size},
 };
 use std::time::Duration;
-use testbed::{Shop, until};
+use testbed::{Doors, until};
 use tonic::Status;
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
@@ -38,26 +38,26 @@ pub(crate) fn lattes(customer: &str) -> PlaceOrderRequest {
     }
 }
 
-pub(crate) async fn place(shop: &Shop, request: PlaceOrderRequest) -> Result<Order, Status> {
+pub(crate) async fn place(shop: &impl Doors, request: PlaceOrderRequest) -> Result<Order, Status> {
     let answer = shop.order().place_order(request).await?.into_inner();
     answer.order.ok_or_else(|| Status::internal("an answer without an order"))
 }
 
 /// An order that is PAID.
-pub(crate) async fn paid(shop: &Shop, customer: &str) -> anyhow::Result<Order> {
+pub(crate) async fn paid(shop: &impl Doors, customer: &str) -> anyhow::Result<Order> {
     let order = place(shop, lattes(customer)).await?;
     anyhow::ensure!(order.state() == OrderState::Paid, "{order:?}");
     Ok(order)
 }
 
-pub(crate) async fn order(shop: &Shop, order_id: &str) -> Result<Order, Status> {
+pub(crate) async fn order(shop: &impl Doors, order_id: &str) -> Result<Order, Status> {
     let request = GetOrderRequest { order_id: order_id.to_owned() };
     Ok(shop.order().get_order(request).await?.into_inner().order.unwrap_or_default())
 }
 
 /// The order once it is `state`.
 pub(crate) async fn becomes(
-    shop: &Shop,
+    shop: &impl Doors,
     order_id: &str,
     state: OrderState,
 ) -> anyhow::Result<Order> {
@@ -69,34 +69,34 @@ pub(crate) async fn becomes(
     }
 }
 
-pub(crate) async fn orders(shop: &Shop, customer: &str) -> anyhow::Result<Vec<Order>> {
+pub(crate) async fn orders(shop: &impl Doors, customer: &str) -> anyhow::Result<Vec<Order>> {
     let customer_id = customer.to_owned();
     let request = ListOrdersRequest { customer_id, ..ListOrdersRequest::default() };
     Ok(shop.order().list_orders(request).await?.into_inner().orders)
 }
 
-pub(crate) async fn cancel(shop: &Shop, order_id: &str) -> Result<Order, Status> {
+pub(crate) async fn cancel(shop: &impl Doors, order_id: &str) -> Result<Order, Status> {
     let order_id = order_id.to_owned();
     let request = CancelOrderRequest { order_id, ..CancelOrderRequest::default() };
     Ok(shop.order().cancel_order(request).await?.into_inner().order.unwrap_or_default())
 }
 
 /// The order's tickets; none are tombstones.
-pub(crate) async fn tickets(shop: &Shop, order_id: &str) -> anyhow::Result<Vec<Ticket>> {
+pub(crate) async fn tickets(shop: &impl Doors, order_id: &str) -> anyhow::Result<Vec<Ticket>> {
     let order_id = order_id.to_owned();
     let request = ListTicketsRequest { order_id, ..ListTicketsRequest::default() };
     Ok(shop.make().list_tickets(request).await?.into_inner().tickets)
 }
 
 /// The order's ticket once there is one.
-pub(crate) async fn ticket(shop: &Shop, order_id: &str) -> anyhow::Result<Ticket> {
+pub(crate) async fn ticket(shop: &impl Doors, order_id: &str) -> anyhow::Result<Ticket> {
     let found = async || tickets(shop, order_id).await.ok().and_then(|mut all| all.pop());
     until("a ticket", SOON, found).await
 }
 
 /// The order's ticket once it is `state`.
 pub(crate) async fn ticket_becomes(
-    shop: &Shop,
+    shop: &impl Doors,
     order_id: &str,
     state: TicketState,
 ) -> anyhow::Result<Ticket> {
@@ -104,57 +104,64 @@ pub(crate) async fn ticket_becomes(
     until(state.as_str_name(), SOON, found).await
 }
 
-pub(crate) async fn start(shop: &Shop, ticket_id: &str) -> Result<Ticket, Status> {
+pub(crate) async fn start(shop: &impl Doors, ticket_id: &str) -> Result<Ticket, Status> {
     let (ticket_id, barista_id) = (ticket_id.to_owned(), "bo".to_owned());
     let request = StartTicketRequest { ticket_id, barista_id };
     Ok(shop.make().start_ticket(request).await?.into_inner().ticket.unwrap_or_default())
 }
 
-pub(crate) async fn complete(shop: &Shop, ticket_id: &str) -> Result<Ticket, Status> {
+pub(crate) async fn complete(shop: &impl Doors, ticket_id: &str) -> Result<Ticket, Status> {
     let request = CompleteTicketRequest { ticket_id: ticket_id.to_owned() };
     Ok(shop.make().complete_ticket(request).await?.into_inner().ticket.unwrap_or_default())
 }
 
-pub(crate) async fn reject(shop: &Shop, ticket_id: &str, why: &str) -> Result<Ticket, Status> {
+pub(crate) async fn reject(
+    shop: &impl Doors,
+    ticket_id: &str,
+    why: &str,
+) -> Result<Ticket, Status> {
     let request = RejectTicketRequest { ticket_id: ticket_id.to_owned(), reason: why.to_owned() };
     Ok(shop.make().reject_ticket(request).await?.into_inner().ticket.unwrap_or_default())
 }
 
 /// Makes the order's coffee, and waits until the order knows.
-pub(crate) async fn make(shop: &Shop, order_id: &str) -> anyhow::Result<Order> {
+pub(crate) async fn make(shop: &impl Doors, order_id: &str) -> anyhow::Result<Order> {
     let ticket = ticket(shop, order_id).await?;
     start(shop, &ticket.ticket_id).await?;
     complete(shop, &ticket.ticket_id).await?;
     becomes(shop, order_id, OrderState::Ready).await
 }
 
-pub(crate) async fn payment(shop: &Shop, order_id: &str) -> Result<Payment, Status> {
+pub(crate) async fn payment(shop: &impl Doors, order_id: &str) -> Result<Payment, Status> {
     let request = GetPaymentByOrderRequest { order_id: order_id.to_owned() };
     let answer = shop.payment().get_payment_by_order(request).await?.into_inner();
     Ok(answer.payment.unwrap_or_default())
 }
 
 /// What the provider's own ledger says of the order.
-pub(crate) async fn charges(shop: &Shop, order_id: &str) -> anyhow::Result<Vec<Charge>> {
+pub(crate) async fn charges(shop: &impl Doors, order_id: &str) -> anyhow::Result<Vec<Charge>> {
     let order_id = order_id.to_owned();
     let request = ListChargesRequest { order_id, ..ListChargesRequest::default() };
     Ok(shop.payment().list_charges(request).await?.into_inner().charges)
 }
 
-pub(crate) async fn my_orders(shop: &Shop, customer: &str) -> anyhow::Result<Vec<MyOrder>> {
+pub(crate) async fn my_orders(shop: &impl Doors, customer: &str) -> anyhow::Result<Vec<MyOrder>> {
     let customer_id = customer.to_owned();
     let request = ListMyOrdersRequest { customer_id, ..ListMyOrdersRequest::default() };
     Ok(shop.mypage().list_my_orders(request).await?.into_inner().orders)
 }
 
-pub(crate) async fn my_page(shop: &Shop, customer: &str) -> anyhow::Result<GetMyPageResponse> {
+pub(crate) async fn my_page(
+    shop: &impl Doors,
+    customer: &str,
+) -> anyhow::Result<GetMyPageResponse> {
     let request = GetMyPageRequest { customer_id: customer.to_owned() };
     Ok(shop.mypage().get_my_page(request).await?.into_inner())
 }
 
 /// The customer's only order, once their page shows it as `state`.
 pub(crate) async fn shown(
-    shop: &Shop,
+    shop: &impl Doors,
     customer: &str,
     state: OrderState,
 ) -> anyhow::Result<MyOrder> {

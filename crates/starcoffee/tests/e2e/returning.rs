@@ -2,7 +2,7 @@
 
 use crate::{open, people, tables};
 use contract::order::v1::OrderState;
-use testbed::{Shop, until};
+use testbed::{Doors as _, Shop, until};
 
 /// All that the services say of a customer, as text.
 async fn all(shop: &Shop, customer: &str) -> anyhow::Result<String> {

@@ -8,6 +8,7 @@ use contract::{
 };
 use futures::future::join_all;
 use std::{collections::BTreeSet, time::Duration};
+use testbed::Doors as _;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::Instant};
 use tonic::{
     Code,

@@ -1,0 +1,65 @@
+//! `serve`: when a service cannot, one clear line that names the setting, and an exit code that is not 0.
+
+use crate::binary;
+use std::time::Duration;
+use testbed::{DatabaseServer, Engine};
+
+/// Long enough for a debug build on a busy machine that gives a database half a second.
+const WITHIN: Duration = Duration::from_secs(30);
+
+/// Runs `serve order` with what stops it; its exit code, and what it said last.
+async fn refusal(arguments: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
+    let any = "127.0.0.1:0";
+    let mut all = vec!["serve", "order", "--order-listen", any, "--order-admin-listen", any];
+    all.extend(arguments);
+    let output = testbed::run(binary(), &all, WITHIN).await?;
+    Ok((output.status.code(), String::from_utf8(output.stderr)?))
+}
+
+#[tokio::test]
+async fn one_service_alone_needs_a_bus_and_a_database() -> anyhow::Result<()> {
+    let (code, said) = refusal(&["--bus-url", "nats://127.0.0.1:1"]).await?;
+    assert!(code == Some(2) && said.contains("--database-url"), "{code:?} {said}");
+    let (code, said) = refusal(&["--database-url", "postgres://127.0.0.1:1/order"]).await?;
+    assert!(code == Some(1) && said.contains("--bus-url nats://"), "{code:?} {said}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_used_is_named_with_its_setting_and_without_its_password()
+-> anyhow::Result<()> {
+    let server = DatabaseServer::start(Engine::MariaDb, &[]).await?;
+    server.create("orders")?;
+    server.sql("CREATE USER kim IDENTIFIED BY 'right'")?;
+    let address = server.url("").replace("mysql://root@", "").replace('/', "");
+    let wrong_password = format!("mysql://kim:s3cret@{address}/orders");
+    let no_such = server.url("nowhere");
+    for url in [
+        "oracle://scott:s3cret@127.0.0.1:1/orders",
+        "postgres://kim:s3cret@127.0.0.1:1/orders",
+        "mysql://kim:s3cret@127.0.0.1:1/orders",
+        &wrong_password,
+        &no_such,
+    ] {
+        let wait = ["--database-wait", "500ms"];
+        let bus = ["--bus-url", "nats://127.0.0.1:1"];
+        let (code, said) = refusal(&[&["--database-url", url][..], &wait, &bus].concat()).await?;
+        assert_eq!(code, Some(1), "{url}: {said}");
+        let line = said.trim().lines().last().unwrap_or_default();
+        assert!(line.contains("--database-url"), "{url}: {said}");
+        assert!(!said.contains("s3cret"), "{url}: {said}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_malformed_bus_or_payment_url_is_named_with_its_setting() -> anyhow::Result<()> {
+    let database = ["--database-url", "sqlite::memory:"];
+    for (flag, url) in [("--bus-url", "kafka://127.0.0.1:9092"), ("--payment-url", "payment:8082")]
+    {
+        let bus = ["--bus-url", "nats://127.0.0.1:1"];
+        let (code, said) = refusal(&[&database[..], &bus, &[flag, url]].concat()).await?;
+        assert!(code.is_some_and(|code| code > 0) && said.contains(flag), "{code:?} {said}");
+    }
+    Ok(())
+}
