@@ -37,7 +37,7 @@ async fn what_is_old_published_and_settled_leaves_the_outbox() {
 
 #[tokio::test]
 async fn what_is_young_or_unpublished_stays() {
-    let old = Keeper::open().await; // its bus is never opened
+    let old = Keeper::open_embedded().await; // its bus is never opened
     let young = Keeper::open().await;
     young.bus.open();
     for (keeper, keep) in [(&old, Duration::ZERO), (&young, Duration::from_secs(3600))] {

@@ -2,7 +2,7 @@
 
 use crate::tally::{Keeper, SOON, add, added, counted};
 use journal::{
-    Record, Time,
+    Envelope, Record, Time,
     record::{Entry, Follower, Wanted},
 };
 use sea_orm::{
@@ -141,18 +141,18 @@ async fn a_replay_tells_all_again_under_new_message_ids_and_says_how_far_it_got(
 async fn what_is_told_again_for_somebody_else_is_left_unread() {
     let keeper = Keeper::open().await;
     keeper.bus.open();
-    for (audience, count) in [("others", None), ("tally", Some(5))] {
-        let mut event = (*added(1, 5)).clone();
-        event.audience = Some(audience.into());
-        keeper.bus.publish(vec![event.into()]).await.expect("it counts as handled");
-        assert_eq!(keeper.get(1).await.map(|tally| tally.count), count, "{audience}");
+    // what is for it comes after what is not, and is all there is
+    for (audience, count) in [("others", 2), ("tally", 5)] {
+        let event = Envelope { audience: Some(audience.into()), ..(*added(1, count)).clone() };
+        keeper.bus.publish(vec![event.into()]).await.expect("it is published");
     }
+    keeper.becomes(1, 5).await;
     keeper.close().await;
 }
 
 #[tokio::test]
 async fn a_bus_that_does_not_answer_is_away() {
-    let keeper = Keeper::open().await; // its bus is never opened
+    let keeper = Keeper::open_embedded().await; // its bus is never opened
     keeper.act(add(1, 1)).await.expect("it grows");
     let record = keeper.record();
     let away = record.replay(&keeper.bus, Wanted::default(), None);

@@ -3,7 +3,7 @@
 use crate::tally::{Add, Column, Entity, Keeper, Model, SOON, add, cause};
 use chassis::Host;
 use futures::FutureExt as _;
-use journal::{Audience, Database, Watched, Watcher, Writer, audience, database, writer};
+use journal::{Audience, Database, Watched, Watcher, Writer, audience, writer};
 use sea_orm::{
     ColumnTrait as _, EntityTrait as _, ExprTrait as _, QueryFilter as _, QueryOrder as _,
     QueryTrait as _, Select,
