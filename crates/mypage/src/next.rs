@@ -148,7 +148,9 @@ pub(crate) async fn swap(tx: &DatabaseTransaction, rebuild: Uuid) -> Result<Opti
     }
     match tx.get_database_backend() {
         DbBackend::MySql => {
-            // one statement that ends a transaction, so that what comes after it is done by `mend` if it is not done here
+            // Tables change their names in a statement that ends a transaction and takes no locks from before, so what is heard in
+            // the milliseconds between the first join and it is shown after the second. `mend` does that if it is not done here.
+            join_all(tx, (SHOWN, NEXT)).await?;
             let rename = format!("RENAME TABLE {SHOWN} TO {OLD}, {NEXT} TO {SHOWN}");
             tx.execute_unprepared(&rename).await?;
             join_all(tx, (OLD, SHOWN)).await?;

@@ -14,6 +14,7 @@ use contract::{
     order::v1::OrderState,
 };
 use journal::{Bus, Envelope};
+use sea_orm::ConnectionTrait as _;
 use std::{sync::Arc, time::Duration};
 use testbed::TestDatabase;
 use tokio::task::JoinHandle;
@@ -32,7 +33,7 @@ pub(crate) struct Page {
     bus: Bus,
     host: Host,
     ended: JoinHandle<anyhow::Result<()>>,
-    database: TestDatabase,
+    database: Arc<TestDatabase>,
 }
 
 /// As people start it.
@@ -46,7 +47,23 @@ struct Flags {
 
 impl Page {
     pub(crate) async fn open() -> Self {
-        Self::start(testbed::database().await).await.expect("it starts")
+        Self::start(Arc::new(testbed::database().await)).await.expect("it starts")
+    }
+
+    /// Another process on the same data, with a bus of its own.
+    pub(crate) async fn replica(&self) -> Self {
+        Self::start(self.database.clone()).await.expect("it starts beside the first")
+    }
+
+    /// Ends the process, changes its tables as nobody should, and starts another one.
+    pub(crate) async fn reopen_after(self, statements: &[&str]) -> Self {
+        let database = self.stop().await;
+        let tables = sea_orm::Database::connect(&database.url).await.expect("it can be opened");
+        for statement in statements {
+            tables.execute_unprepared(statement).await.expect("it is well-formed");
+        }
+        tables.close().await.expect("it closes");
+        Self::start(database).await.expect("it starts again")
     }
 
     /// Ends the process and starts another one on the same data.
@@ -59,7 +76,7 @@ impl Page {
         self.stop().await;
     }
 
-    async fn start(database: TestDatabase) -> anyhow::Result<Self> {
+    async fn start(database: Arc<TestDatabase>) -> anyhow::Result<Self> {
         let free = ["mypage", "--mypage-listen=127.0.0.1:0", "--mypage-admin-listen=127.0.0.1:0"];
         let flags = Flags::try_parse_from(free)?;
         let (host, bus) = (Host::new(), Bus::embedded());
@@ -76,7 +93,7 @@ impl Page {
         Ok(Self { client, channel, bus, host, ended, database })
     }
 
-    async fn stop(self) -> TestDatabase {
+    async fn stop(self) -> Arc<TestDatabase> {
         self.host.stop("the test is over");
         drop((self.client, self.channel));
         let ended = tokio::time::timeout(SOON, self.ended).await;
