@@ -1,7 +1,7 @@
 //! Facts: how a service changes its state, and how others hear of it.
 //!
 //! A service's nouns are decided by one [`Writer`], which stores a change and its facts in one transaction. The [`Outbox`]
-//! keeps the facts for ever and its relay publishes them on the [`Bus`]; [`Routes`] turn the facts of others into commands.
+//! keeps the facts for a month or more and its relay publishes them on the [`Bus`]; [`Routes`] turn the facts of others into commands.
 //! No request ever owns a transaction, so a caller who goes away can neither leave one open nor undo what was decided.
 //!
 //! This crate knows no word of the domain: it must serve a shop of anything.
@@ -35,6 +35,7 @@ mod marks;
 mod migrations;
 mod noun;
 pub mod outbox;
+pub mod purge;
 pub mod reader;
 pub mod record;
 mod relay;

@@ -29,7 +29,9 @@ use contract::{
     DESCRIPTORS, ERROR_DOMAIN,
     make::v1::make_service_server::{MakeServiceServer, SERVICE_NAME},
 };
-use journal::{Audience, Bus, Database, Outbox, Writer, audience, consumer, database, writer};
+use journal::{
+    Audience, Bus, Database, Outbox, Writer, audience, consumer, database, purge, writer,
+};
 use mesh::{Deadlines, Listener, Server, Serving};
 use ops::{Ops, OpsServiceServer};
 use std::{net::SocketAddr, time::Duration};
@@ -59,6 +61,16 @@ pub struct Config {
         default_value = "127.0.0.1:9083"
     )]
     pub admin_listen: SocketAddr,
+    /// How long events that were published stay in Make's outbox: what can be replayed
+    #[arg(
+        id = "make_keep_events",
+        long = "make-keep-events",
+        env = "STARCOFFEE_MAKE_KEEP_EVENTS",
+        value_name = "DURATION",
+        default_value = "30d",
+        value_parser = chassis::args::duration
+    )]
+    pub keep_events: Duration,
     /// A barista who never sleeps: starts each ticket at once, and is done with it after this time [default: none]
     #[arg(long, env = "STARCOFFEE_AUTO_BARISTA", value_name = "DURATION", value_parser = chassis::args::duration)]
     pub auto_barista: Option<Duration>,
@@ -74,7 +86,7 @@ pub async fn serve(
     database: &database::Source,
     config: Config,
 ) -> anyhow::Result<Serving> {
-    let Config { listen, admin_listen, auto_barista } = config;
+    let Config { listen, admin_listen, keep_events, auto_barista } = config;
     let (api, admin) = (("--make-listen", listen), ("--make-admin-listen", admin_listen));
     let listener = Listener::bind(api, admin).await?;
     let server = Server::new(ERROR_DOMAIN, DESCRIPTORS, SERVICE_NAME, deadlines())?;
@@ -83,6 +95,8 @@ pub async fn serve(
     db.migrate::<Migrator>().await?;
     let outbox = Outbox::open(host, &db, bus, "/starcoffee/make");
     let writer: Writer<Ticket> = Writer::open(host, &db, Some(outbox), writer::Config::default());
+    let keep = purge::Config::keeping(keep_events);
+    purge::open(host, &db, &writer, keep, |pool, orders| Box::pin(store::settled(pool, orders)));
     let routes = events::routes();
     let ops = Ops::open(host, bus, &db, "make", routes.clone(), &writer);
     consumer::open(host, bus, "make", routes, &writer, consumer::Config::default());

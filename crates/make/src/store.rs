@@ -156,6 +156,22 @@ fn tickets() -> Select<Entity> {
     Entity::find().filter(Column::Number.gt(0))
 }
 
+/// Of these orders, those that the bar has nothing to do with any more.
+pub(crate) async fn settled(
+    pool: DatabaseConnection,
+    orders: Vec<Uuid>,
+) -> Result<Vec<Uuid>, DbErr> {
+    let ended = [State::Made, State::Rejected, State::Cancelled];
+    Entity::find()
+        .select_only()
+        .column(Column::OrderId)
+        .filter(Column::OrderId.is_in(orders))
+        .filter(Column::State.is_in(ended))
+        .into_tuple()
+        .all(&pool)
+        .await
+}
+
 pub(crate) struct Migrator;
 
 impl MigratorTrait for Migrator {

@@ -3,6 +3,7 @@
 //! ```text
 //! MyPageService ──► api ◄─────────────┐
 //! all events ──► events ──► writer ─► store
+//! RebuildService ─► rebuild ──┴─────► next
 //! ```
 
 mod api;
@@ -13,6 +14,8 @@ mod history;
     reason = "what SeaORM derives from a row is pub, and so is what a row is made of"
 )]
 mod my_order;
+mod next;
+mod rebuild;
 mod store;
 
 use api::Api;
@@ -20,11 +23,13 @@ use chassis::Host;
 use contract::{
     DESCRIPTORS, ERROR_DOMAIN,
     mypage::v1::my_page_service_server::{MyPageServiceServer, SERVICE_NAME},
+    ops::v1::rebuild_service_server::RebuildServiceServer,
 };
 use journal::{Audience, Bus, Database, Writer, audience, consumer, database, writer};
 use mesh::{Deadlines, Listener, Server, Serving};
 use my_order::Model as MyOrder;
 use ops::{Ops, OpsServiceServer};
+use rebuild::Rebuild;
 use std::{net::SocketAddr, time::Duration};
 use store::Migrator;
 
@@ -76,9 +81,13 @@ pub async fn serve(
     let ops = Ops::open(host, bus, &db, "mypage", events::routes(), &writer);
     consumer::open(host, bus, "mypage", events::routes(), &writer, consumer::Config::default());
 
+    next::mend(&db, &writer).await?;
+    let rebuild = Rebuild { writer: writer.clone(), pool: db.pool.clone() };
+    let rebuild = RebuildServiceServer::new(rebuild);
     let audience = Audience::open(host, &db, &writer, audience::Config::default());
     let api = Api { host: host.clone(), audience, pool: db.pool };
     let server = server.beside(OpsServiceServer::new(ops), ops::deadlines())?;
+    let server = server.beside(rebuild, rebuild::deadlines())?;
     let serving = server.serve(host, listener, MyPageServiceServer::new(api))?;
     serving.ready();
     Ok(serving)

@@ -1,6 +1,9 @@
 //! Where customers' orders are kept, and how they are found.
 
-use crate::my_order::{Column, Entity, Model as MyOrder};
+use crate::{
+    my_order::{Column, Entity, Model as MyOrder},
+    next,
+};
 use contract::{order::v1::OrderState, page::Page, status};
 use journal::{Table, Time, Watched, bytes, create_clustered, create_index};
 use sea_orm::{
@@ -155,7 +158,7 @@ pub(crate) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        let own = [Step::MyOrders, Step::ByCustomer];
+        let own = [Step::MyOrders, Step::ByCustomer, Step::Rebuilds];
         let own = own.into_iter().map(|step| -> Box<dyn MigrationTrait> { Box::new(step) });
         journal::migrations().into_iter().chain(own).collect()
     }
@@ -165,6 +168,7 @@ impl MigratorTrait for Migrator {
 enum Step {
     MyOrders,
     ByCustomer,
+    Rebuilds,
 }
 
 impl MigrationName for Step {
@@ -172,6 +176,7 @@ impl MigrationName for Step {
         match self {
             Self::MyOrders => "mypage_0001_my_orders",
             Self::ByCustomer => "mypage_0002_my_orders_by_customer",
+            Self::Rebuilds => "mypage_0003_rebuilds",
         }
     }
 }
@@ -184,26 +189,49 @@ impl MigrationName for Step {
 impl MigrationTrait for Step {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         match self {
-            Self::MyOrders => create_clustered(manager, my_orders_table(manager)).await,
-            Self::ByCustomer => {
-                let index = Index::create()
+            Self::MyOrders => create(manager, "my_orders").await,
+            Self::ByCustomer => index(manager, "my_orders", "my_orders_by_customer").await,
+            Self::Rebuilds => {
+                let rebuilds = sea_query::Table::create()
                     .if_not_exists()
-                    .name("my_orders_by_customer")
-                    .table(Entity)
-                    .col(Column::CustomerId)
-                    .col(Column::OrderId)
+                    .table(next::REBUILDS)
+                    .col(ColumnDef::new("id").uuid().not_null().primary_key())
                     .take();
-                create_index(manager, index).await
+                create_clustered(manager, rebuilds).await
             }
         }
     }
 }
 
-fn my_orders_table(manager: &SchemaManager<'_>) -> sea_query::TableCreateStatement {
+/// Creates a table of customers' orders: that which is shown, or the next.
+pub(crate) async fn create(manager: &SchemaManager<'_>, table: &'static str) -> Result<(), DbErr> {
+    create_clustered(manager, my_orders_table(manager, table)).await
+}
+
+/// Creates the index of such a table, by whose orders they are.
+pub(crate) async fn index(
+    manager: &SchemaManager<'_>,
+    table: &'static str,
+    name: &str,
+) -> Result<(), DbErr> {
+    let index = Index::create()
+        .if_not_exists()
+        .name(name)
+        .table(table)
+        .col(Column::CustomerId)
+        .col(Column::OrderId)
+        .take();
+    create_index(manager, index).await
+}
+
+fn my_orders_table(
+    manager: &SchemaManager<'_>,
+    table: &'static str,
+) -> sea_query::TableCreateStatement {
     let column = |column| ColumnDef::new(column).not_null().take();
     sea_query::Table::create()
         .if_not_exists()
-        .table(Entity)
+        .table(table)
         .col(column(Column::OrderId).uuid().primary_key())
         .col(column(Column::CustomerId).string_len(64))
         .col(bytes(manager, &mut column(Column::Lines)))

@@ -31,7 +31,9 @@ use contract::{
     order::v1::order_service_server::{OrderServiceServer, SERVICE_NAME},
     payment::v1::payment_service_client::PaymentServiceClient,
 };
-use journal::{Audience, Bus, Database, Outbox, Writer, audience, consumer, database, writer};
+use journal::{
+    Audience, Bus, Database, Outbox, Writer, audience, consumer, database, purge, writer,
+};
 use mesh::{Deadlines, Listener, Server, Serving};
 use ops::{Ops, OpsServiceServer};
 use order::Model as Order;
@@ -63,6 +65,16 @@ pub struct Config {
         default_value = "127.0.0.1:9081"
     )]
     pub admin_listen: SocketAddr,
+    /// How long events that were published stay in Order's outbox: what can be replayed
+    #[arg(
+        id = "order_keep_events",
+        long = "order-keep-events",
+        env = "STARCOFFEE_ORDER_KEEP_EVENTS",
+        value_name = "DURATION",
+        default_value = "30d",
+        value_parser = chassis::args::duration
+    )]
+    pub keep_events: Duration,
     /// The menu, a TOML file that is read again when it changes [default: the one built in]
     #[arg(long, env = "STARCOFFEE_MENU", value_name = "FILE")]
     pub menu: Option<PathBuf>,
@@ -90,7 +102,8 @@ pub async fn serve(
     payment: mesh::Channel,
     config: Config,
 ) -> anyhow::Result<Serving> {
-    let Config { listen, admin_listen, menu, menu_reload, pay_within, settle_after } = config;
+    let Config { listen, admin_listen, keep_events, menu, menu_reload, pay_within, settle_after } =
+        config;
     let (api, admin) = (("--order-listen", listen), ("--order-admin-listen", admin_listen));
     let listener = Listener::bind(api, admin).await?;
     let server = Server::new(ERROR_DOMAIN, DESCRIPTORS, SERVICE_NAME, deadlines())?;
@@ -100,6 +113,8 @@ pub async fn serve(
     db.migrate::<Migrator>().await?;
     let outbox = Outbox::open(host, &db, bus, "/starcoffee/order");
     let writer: Writer<Order> = Writer::open(host, &db, Some(outbox), writer::Config::default());
+    let keep = purge::Config::keeping(keep_events);
+    purge::open(host, &db, &writer, keep, |pool, orders| Box::pin(store::settled(pool, orders)));
     let ops = Ops::open(host, bus, &db, "order", events::routes(), &writer);
     consumer::open(host, bus, "order", events::routes(), &writer, consumer::Config::default());
 

@@ -144,6 +144,22 @@ pub(crate) async fn unsettled(
         .await
 }
 
+/// Of these orders, those that have ended.
+pub(crate) async fn settled(
+    pool: DatabaseConnection,
+    orders: Vec<Uuid>,
+) -> Result<Vec<Uuid>, DbErr> {
+    let ended = [OrderState::Ready, OrderState::Cancelled, OrderState::Rejected].map(i32::from);
+    Entity::find()
+        .select_only()
+        .column(Column::OrderId)
+        .filter(Column::OrderId.is_in(orders))
+        .filter(Column::State.is_in(ended))
+        .into_tuple()
+        .all(&pool)
+        .await
+}
+
 pub(crate) struct Migrator;
 
 impl MigratorTrait for Migrator {

@@ -27,7 +27,7 @@ use contract::{
     money::Currency,
     payment::v1::payment_service_server::{PaymentServiceServer, SERVICE_NAME},
 };
-use journal::{Bus, Database, Outbox, Reader, Writer, consumer, database, writer};
+use journal::{Bus, Database, Outbox, Reader, Writer, consumer, database, purge, writer};
 use mesh::{Deadlines, Listener, Server, Serving};
 use ops::{Ops, OpsServiceServer};
 use payment::Model as Payment;
@@ -59,6 +59,16 @@ pub struct Config {
         default_value = "127.0.0.1:9082"
     )]
     pub admin_listen: SocketAddr,
+    /// How long events that were published stay in Payment's outbox: what can be replayed
+    #[arg(
+        id = "payment_keep_events",
+        long = "payment-keep-events",
+        env = "STARCOFFEE_PAYMENT_KEEP_EVENTS",
+        value_name = "DURATION",
+        default_value = "30d",
+        value_parser = chassis::args::duration
+    )]
+    pub keep_events: Duration,
     /// How long the payment provider may take to answer a charge
     #[arg(long, env = "STARCOFFEE_CHARGE_WITHIN", value_name = "DURATION", default_value = "2400ms", value_parser = chassis::args::duration)]
     pub charge_within: Duration,
@@ -80,7 +90,7 @@ pub async fn serve(
     currency: Currency,
     config: Config,
 ) -> anyhow::Result<Serving> {
-    let Config { listen, admin_listen, charge_within, provider } = config;
+    let Config { listen, admin_listen, keep_events, charge_within, provider } = config;
     let (api, admin) = (("--payment-listen", listen), ("--payment-admin-listen", admin_listen));
     let listener = Listener::bind(api, admin).await?;
     let server = Server::new(ERROR_DOMAIN, DESCRIPTORS, SERVICE_NAME, deadlines())?;
@@ -91,6 +101,8 @@ pub async fn serve(
     let outbox = Outbox::open(host, &db, bus, "/starcoffee/payment");
     let writer: Writer<Payment> = Writer::open(host, &db, Some(outbox), writer::Config::default());
     let routes = events::routes(currency);
+    let keep = purge::Config::keeping(keep_events);
+    purge::open(host, &db, &writer, keep, |pool, orders| Box::pin(store::settled(pool, orders)));
     let ops = Ops::open(host, bus, &db, "payment", routes.clone(), &writer);
     consumer::open(host, bus, "payment", routes, &writer, consumer::Config::default());
 

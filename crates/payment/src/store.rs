@@ -79,6 +79,22 @@ pub(crate) async fn owed(pool: &DatabaseConnection, most: u64) -> Result<Vec<Pay
     owed.order_by_asc(Column::UpdateTime).limit(most).all(pool).await
 }
 
+/// Of these orders, those whose money is where it belongs, as far as is known here: nobody tells Payment that a coffee is made.
+pub(crate) async fn settled(
+    pool: DatabaseConnection,
+    orders: Vec<Uuid>,
+) -> Result<Vec<Uuid>, DbErr> {
+    let ended = [State::Approved, State::Declined, State::Voided, State::Cancelled];
+    Entity::find()
+        .select_only()
+        .column(Column::OrderId)
+        .filter(Column::OrderId.is_in(orders))
+        .filter(Column::State.is_in(ended))
+        .into_tuple()
+        .all(&pool)
+        .await
+}
+
 pub(crate) struct Migrator;
 
 impl MigratorTrait for Migrator {

@@ -4,6 +4,7 @@ mod consuming;
 mod engines;
 mod letters;
 mod nats;
+mod purging;
 mod record;
 mod relaying;
 mod rolling_back;

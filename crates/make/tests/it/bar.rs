@@ -31,6 +31,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 pub(crate) struct Bar {
     client: MakeServiceClient<Channel>,
+    channel: Channel,
     bus: Bus,
     ear: Ear,
     host: Host,
@@ -103,17 +104,23 @@ impl Bar {
             async move { host.run(&flags.drain).await }
         });
         let address = format!("http://{}", serving.address);
-        let client = MakeServiceClient::new(Endpoint::from_shared(address)?.connect_lazy());
-        Ok(Self { client, bus, ear, host, ended, database })
+        let channel = Endpoint::from_shared(address)?.connect_lazy();
+        let client = MakeServiceClient::new(channel.clone());
+        Ok(Self { client, channel, bus, ear, host, ended, database })
     }
 
     async fn stop(self) -> Arc<TestDatabase> {
         self.host.stop("the test is over");
-        drop(self.client);
+        drop((self.client, self.channel));
         let ended = tokio::time::timeout(SOON, self.ended).await;
         let stopped = ended.expect("it drains in time").expect("it does not panic");
         stopped.expect("nothing failed");
         self.database
+    }
+
+    /// The way to its other services.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     /// An event, until Make has handled it.

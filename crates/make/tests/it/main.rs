@@ -3,6 +3,7 @@
 mod bad_inputs;
 mod bar;
 mod lists;
+mod operators;
 mod replicas;
 mod watching;
 

@@ -51,3 +51,11 @@ async fn another_service_is_not_served() {
     let served = server.expect("it is well-formed").serve(&host, listener, Probe::new(&host));
     assert!(served.is_err());
 }
+
+#[test]
+fn a_service_beside_it_is_read_from_the_same_protos() {
+    let server = make(descriptors(), NAME, Deadlines::new(DEFAULT)).expect("it is a service");
+    let (_reporter, health) = tonic_health::server::health_reporter();
+    let error = server.beside(health, Deadlines::new(DEFAULT)).expect_err("it is not among them");
+    assert_eq!(error.to_string(), "grpc.health.v1.Health is not in the descriptors");
+}

@@ -2,6 +2,7 @@
 
 mod bad_inputs;
 mod page;
+mod rebuilding;
 mod story;
 mod watching;
 

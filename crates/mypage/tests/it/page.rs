@@ -14,6 +14,7 @@ use contract::{
     order::v1::OrderState,
 };
 use journal::{Bus, Envelope};
+use sea_orm::ConnectionTrait as _;
 use std::{sync::Arc, time::Duration};
 use testbed::TestDatabase;
 use tokio::task::JoinHandle;
@@ -28,10 +29,11 @@ const SOON: Duration = Duration::from_secs(20);
 
 pub(crate) struct Page {
     client: MyPageServiceClient<Channel>,
+    channel: Channel,
     bus: Bus,
     host: Host,
     ended: JoinHandle<anyhow::Result<()>>,
-    database: TestDatabase,
+    database: Arc<TestDatabase>,
 }
 
 /// As people start it.
@@ -45,7 +47,23 @@ struct Flags {
 
 impl Page {
     pub(crate) async fn open() -> Self {
-        Self::start(testbed::database().await).await.expect("it starts")
+        Self::start(Arc::new(testbed::database().await)).await.expect("it starts")
+    }
+
+    /// Another process on the same data, with a bus of its own.
+    pub(crate) async fn replica(&self) -> Self {
+        Self::start(self.database.clone()).await.expect("it starts beside the first")
+    }
+
+    /// Ends the process, changes its tables as nobody should, and starts another one.
+    pub(crate) async fn reopen_after(self, statements: &[&str]) -> Self {
+        let database = self.stop().await;
+        let tables = sea_orm::Database::connect(&database.url).await.expect("it can be opened");
+        for statement in statements {
+            tables.execute_unprepared(statement).await.expect("it is well-formed");
+        }
+        tables.close().await.expect("it closes");
+        Self::start(database).await.expect("it starts again")
     }
 
     /// Ends the process and starts another one on the same data.
@@ -65,7 +83,7 @@ impl Page {
         self.stop().await;
     }
 
-    async fn start(database: TestDatabase) -> anyhow::Result<Self> {
+    async fn start(database: Arc<TestDatabase>) -> anyhow::Result<Self> {
         let free = ["mypage", "--mypage-listen=127.0.0.1:0", "--mypage-admin-listen=127.0.0.1:0"];
         let flags = Flags::try_parse_from(free)?;
         let (host, bus) = (Host::new(), Bus::embedded());
@@ -77,13 +95,14 @@ impl Page {
             async move { host.run(&flags.drain).await }
         });
         let address = format!("http://{}", serving.address);
-        let client = MyPageServiceClient::new(Endpoint::from_shared(address)?.connect_lazy());
-        Ok(Self { client, bus, host, ended, database })
+        let channel = Endpoint::from_shared(address)?.connect_lazy();
+        let client = MyPageServiceClient::new(channel.clone());
+        Ok(Self { client, channel, bus, host, ended, database })
     }
 
-    async fn stop(self) -> TestDatabase {
+    async fn stop(self) -> Arc<TestDatabase> {
         self.host.stop("the test is over");
-        drop(self.client);
+        drop((self.client, self.channel));
         let ended = tokio::time::timeout(SOON, self.ended).await;
         let stopped = ended.expect("it drains in time").expect("it does not panic");
         stopped.expect("nothing failed");
@@ -92,6 +111,11 @@ impl Page {
 
     pub(crate) fn client(&self) -> MyPageServiceClient<Channel> {
         self.client.clone()
+    }
+
+    /// The way to its other services.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     /// Events, until MyPage has handled all of them.

@@ -85,6 +85,31 @@ async fn what_is_told_again_changes_nothing_and_mends_a_page() -> anyhow::Result
 }
 
 #[tokio::test]
+async fn what_customers_see_is_built_anew_while_they_look() -> anyhow::Result<()> {
+    let shop = open(&[]).await?;
+    let made = people::paid(&shop, "kim").await?;
+    people::make(&shop, &made.order_id).await?;
+    people::paid(&shop, "kim").await?;
+    let whole = async || {
+        let page = people::my_page(&shop, "kim").await.ok()?;
+        let ready = page.recent_orders.first()?.state() == OrderState::Ready;
+        (ready && page.open_orders.first()?.number > 0).then_some(page)
+    };
+    let page = until("both orders as they are", people::SOON, whole).await?;
+    let sql = "UPDATE my_orders SET charged_minor = 0, number = 0, history = x''";
+    assert_eq!(tables::edit(&shop, "mypage", sql).await?, 2);
+    let rebuilt = run(&shop, "events rebuild mypage -o json").await?.json()?;
+    assert_eq!((&rebuilt["orders"], &rebuilt["events"]), (&2.into(), &8.into()));
+    assert_eq!(people::my_page(&shop, "kim").await?, page);
+    people::paid(&shop, "kim").await?;
+    let three = async || (people::my_page(&shop, "kim").await.ok()?.order_count == 3).then_some(());
+    until("it to go on", people::SOON, three).await?;
+    let again = run(&shop, "events rebuild mypage").await?.data()?;
+    assert!(again.starts_with("3 orders from 11 events"), "{again}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn dead_letters_are_listed_handed_over_again_and_given_up() -> anyhow::Result<()> {
     let shop = open(&[]).await?;
     // two tickets of one customer cannot be stored, as long as the table says so

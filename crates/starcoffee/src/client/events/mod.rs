@@ -1,6 +1,7 @@
 //! `starcoffee events`: what operators do with events.
 
 mod letters;
+mod rebuild;
 mod replay;
 mod tail;
 
@@ -31,6 +32,8 @@ pub(crate) enum Command {
   starcoffee events replay --since 1h                  to all, what was told in the last hour
   starcoffee events replay --order 0198f0c4-… --for mypage")]
     Replay(replay::Args),
+    /// Build what a service shows anew from all events, beside what it shows meanwhile, and then show that at once
+    Rebuild(rebuild::Args),
     /// Show the events that could not be handled, newest first
     DeadLetters(letters::List),
     /// Hand a dead letter to its handler again; exit code 4 if it still cannot be handled
@@ -44,6 +47,7 @@ impl Command {
         match self {
             Self::Tail(args) => args.run(shop).await,
             Self::Replay(args) => args.run(shop).await,
+            Self::Rebuild(args) => args.run(shop).await,
             Self::DeadLetters(args) => args.run(shop).await,
             Self::Redrive(args) => args.run(shop).await,
             Self::Discard(args) => args.run(shop).await,
