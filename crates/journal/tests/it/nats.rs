@@ -326,6 +326,7 @@ async fn a_full_stream_refuses_no_command_and_says_so_once() {
         keeper.act(add(id, 1)).await.expect("the stream is not needed to decide");
     }
     said::hears(&["ERROR", "NATS takes no more events", "--stream-max-bytes"]).await;
+    said::hears(&["WARN", "% full", "--stream-max-bytes"]).await;
     assert!(keeper.count(UNPUBLISHED).await > 0);
     let stream = tallies(server(&mut keeper)).await;
     let mut config = stream.cached_info().config.clone();
