@@ -55,6 +55,7 @@ pub use outbox::Outbox;
 pub use reader::Reader;
 pub use record::Record;
 pub use routes::{Malformed, Routes};
+pub use rows::by_index;
 pub use rows::insert_into;
 pub use time::Time;
 pub use watch::Watcher;

@@ -189,7 +189,7 @@ impl Outbox {
         before: Uuid,
         most: u64,
     ) -> Result<Vec<Arc<Envelope>>, DbErr> {
-        let rows = row::Entity::find()
+        let rows = rows::by_index(row::Entity::find(), "outbox_unpublished")
             .filter(Expr::cust(row::UNPUBLISHED))
             .filter(row::Column::Id.lt(before))
             .apply_if(after, |rows, after| rows.filter(row::Column::Id.gt(after)))

@@ -2,12 +2,23 @@
 
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityName as _, EntityTrait, Iterable, ModelTrait,
-    StatementBuilder,
-    sea_query::{Expr, OnConflict, Query, TableRef},
+    QueryTrait, Select, StatementBuilder,
+    sea_query::{
+        Alias, Expr, OnConflict, Query, TableRef,
+        extension::mysql::{IndexHintScope, MySqlSelectStatementExt as _},
+    },
 };
 
 /// Bind parameters of one statement: SQLite takes 32,766 and says "too many SQL variables" above; PostgreSQL and MySQL take 65,535.
 pub(crate) const PARAMETERS: usize = 30_000;
+
+/// Has `MariaDB` and MySQL, where an index is not partial, find rows by this one all the same. By themselves they walk the whole
+/// table in the order that is asked for, until they have found enough; the others are not told anything.
+#[must_use]
+pub fn by_index<E: EntityTrait>(mut rows: Select<E>, index: &'static str) -> Select<E> {
+    QueryTrait::query(&mut rows).force_index(Alias::new(index), IndexHintScope::All);
+    rows
+}
 
 /// Inserts all rows. `conflict` says what happens to a key that exists; without it, it is an error.
 pub(crate) async fn insert<M: ModelTrait>(

@@ -140,7 +140,7 @@ pub(crate) async fn open(
 }
 
 fn open_after(after: Option<Uuid>) -> Select<Entity> {
-    Entity::find()
+    journal::by_index(Entity::find(), "tickets_open")
         .filter(Expr::cust(OPEN))
         .apply_if(after, |tickets, id| tickets.filter(Column::TicketId.gt(id)))
         .order_by_asc(Column::TicketId)

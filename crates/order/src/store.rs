@@ -132,7 +132,7 @@ pub(crate) async fn unsettled(
     let of = |state: OrderState| Condition::all().add(Column::State.eq(i32::from(state)));
     let placed = of(OrderState::Placed).add(Column::CreateTime.lte(placed));
     let cancelled = of(OrderState::Cancelling).add(Column::UpdateTime.lte(cancelled));
-    Entity::find()
+    journal::by_index(Entity::find(), "orders_unsettled")
         .filter(Expr::cust(UNSETTLED))
         .filter(Condition::any().add(placed).add(cancelled))
         .apply_if((!except.is_empty()).then_some(except), |orders, except| {

@@ -75,7 +75,7 @@ pub(crate) async fn get(
 
 /// The orders whose charge is to be undone, those that wait longest first, at most so many.
 pub(crate) async fn owed(pool: &DatabaseConnection, most: u64) -> Result<Vec<Payment>, DbErr> {
-    let owed = Entity::find().filter(Expr::cust(OWED));
+    let owed = journal::by_index(Entity::find(), "payments_owed").filter(Expr::cust(OWED));
     owed.order_by_asc(Column::UpdateTime).limit(most).all(pool).await
 }
 
