@@ -197,7 +197,7 @@ impl Fleet {
             self.servers.push((engine, DatabaseServer::start(engine, settings).await?));
         }
         let server = self.servers.iter().find(|(running, _)| *running == engine);
-        server.context("it was just started")?.1.create(name)
+        server.context("it was just started")?.1.create(&format!("starcoffee_{name}"))
     }
 
     /// The database server of an engine.
