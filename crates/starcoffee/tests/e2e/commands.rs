@@ -41,7 +41,11 @@ impl Done {
 
 /// Runs a command at a shop; its words are parted by blanks.
 pub(crate) async fn run(shop: &Shop, line: &str) -> anyhow::Result<Done> {
-    let urls = shop.urls();
+    run_at(&shop.urls(), line).await
+}
+
+/// As [`run`], at whatever is found at these URLs.
+pub(crate) async fn run_at(urls: &[String], line: &str) -> anyhow::Result<Done> {
     let arguments: Vec<_> = line.split(' ').chain(urls.iter().map(String::as_str)).collect();
     done(&arguments).await
 }

@@ -2,14 +2,14 @@
 
 use crate::{
     binary,
-    commands::{WITHIN, run},
+    commands::{WITHIN, run, run_at},
     open, people, tables,
 };
 use anyhow::Context as _;
 use contract::order::v1::OrderState;
 use serde_json::Value;
 use std::fs;
-use testbed::{Process, until};
+use testbed::{Engine, Fleet, Plan, Process, until};
 
 /// One object a line.
 fn lines(data: &str) -> anyhow::Result<Vec<Value>> {
@@ -106,6 +106,41 @@ async fn what_customers_see_is_built_anew_while_they_look() -> anyhow::Result<()
     until("it to go on", people::SOON, three).await?;
     let again = run(&shop, "events rebuild mypage").await?.data()?;
     assert!(again.starts_with("3 orders from 11 events"), "{again}");
+    Ok(())
+}
+
+/// Two of each service on real servers, and the events on NATS, which knows repeats by their message ids for two minutes.
+#[tokio::test]
+async fn replays_and_rebuilds_reach_other_processes() -> anyhow::Result<()> {
+    let two = Plan { replicas: 2, engine: Engine::Postgres, ..Plan::default() };
+    let mut fleet = Fleet::open(binary(), &two).await?;
+    let view = fleet.view(0)?;
+    // the first replica of each
+    let first = |url: String| url.split(',').next().unwrap_or_default().to_owned();
+    let urls: Vec<_> = fleet.urls().into_iter().map(first).collect();
+    let order = people::paid(&view, "kim").await?;
+    people::make(&view, &order.order_id).await?;
+    people::shown(&view, "kim", OrderState::Ready).await?;
+    let page = people::my_page(&view, "kim").await?;
+    let mended = async || (people::my_page(&view, "kim").await.ok()? == page).then_some(());
+    let delete = "DELETE FROM my_orders";
+    fleet.database(Engine::Postgres).sql_in("starcoffee_mypage", delete)?;
+    let told = run_at(&urls, "events replay --for mypage -o json").await?.json()?;
+    assert_eq!(told["replayed"][2]["events"], 3, "{told}");
+    until("the page to be mended", people::SOON, mended).await?;
+    run_at(&urls, "events replay").await?.data()?;
+    fleet.database(Engine::Postgres).sql_in("starcoffee_mypage", delete)?;
+    let rebuilt = run_at(&urls, "events rebuild mypage -o json").await?.json()?;
+    assert_eq!((&rebuilt["orders"], &rebuilt["events"]), (&1.into(), &5.into()));
+    assert_eq!(people::my_page(&view, "kim").await?, page);
+    assert_eq!(people::my_page(&fleet.view(1)?, "kim").await?, page);
+    assert_eq!(people::tickets(&view, &order.order_id).await?.len(), 1);
+    assert_eq!(people::charges(&view, &order.order_id).await?.len(), 1);
+    people::paid(&view, "kim").await?;
+    let two = async || (people::my_page(&view, "kim").await.ok()?.order_count == 2).then_some(());
+    until("it to go on", people::SOON, two).await?;
+    let letters = run_at(&urls, "events dead-letters -o json").await?.json()?;
+    assert_eq!(letters, serde_json::json!({}), "nothing has failed");
     Ok(())
 }
 
