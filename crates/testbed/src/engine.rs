@@ -190,11 +190,14 @@ async fn mariadb(address: SocketAddr, settings: &[&str]) -> anyhow::Result<Serve
     let place = |name: &str| home.path().join(name).display().to_string();
     let own = |word: &str| word.to_owned();
     let data = format!("--datadir={}", place("data"));
+    // two servers with one directory for temporary tables delete each other's
+    let temporary = format!("--tmpdir={}", home.path().display());
     let mut install = vec![program("mariadb-install-db", MARIADB)?];
-    install.extend([own("--no-defaults"), data.clone(), own("--skip-test-db")]);
+    install.extend([own("--no-defaults"), data.clone(), temporary.clone()]);
+    install.push(own("--skip-test-db"));
     install.push(own("--auth-root-authentication-method=normal"));
     prepare(&install)?;
-    let mut command = vec![program("mariadbd", MARIADB)?, own("--no-defaults"), data];
+    let mut command = vec![program("mariadbd", MARIADB)?, own("--no-defaults"), data, temporary];
     command.extend([
         format!("--port={}", address.port()),
         format!("--bind-address={}", address.ip()),

@@ -6,18 +6,20 @@ use crate::{
     wire::Wire,
 };
 use prost::Message as _;
-use std::{
-    io,
-    sync::{Arc, Mutex},
-};
+use std::{cell::RefCell, io};
 use tonic::Code;
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+thread_local! {
+    /// What was logged on this thread, which is all that a test has. A subscriber of each thread's own would miss what another
+    /// thread came upon first, at a moment when nobody listened.
+    static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Log;
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("no panic while locked").write(bytes)
+        LOG.with_borrow_mut(|log| log.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -27,12 +29,7 @@ impl io::Write for Log {
 
 #[tokio::test]
 async fn a_panic_is_an_internal_error_and_its_log_is_left_to_the_process() {
-    let log = Log::default();
-    let writer = log.clone();
-    // of this thread only, which is all that a test has
-    let subscriber =
-        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _logging = tracing::subscriber::set_default(subscriber);
+    tracing_subscriber::fmt().with_ansi(false).with_writer(|| Log).init();
     let house = House::open().await;
     let channel = house.channel();
     let status = ask(&channel, question("panic")).await.expect_err("it panics");
@@ -43,8 +40,7 @@ async fn a_panic_is_an_internal_error_and_its_log_is_left_to_the_process() {
     assert_eq!(watch.message().await.expect("all is well").expect("more comes").text, "first");
     assert_eq!(watch.message().await.expect_err("it panics").code(), Code::Internal);
     house.close().await;
-    let log = log.0.lock().expect("no panic while locked");
-    let log = String::from_utf8_lossy(&log);
+    let log = String::from_utf8(LOG.take()).expect("it is text");
     // the panic hook of a process logs it with its place; this would be the second time
     assert!(!log.contains("the teapot broke") && !log.contains("the kettle broke"), "{log}");
     assert!(log.contains("stopping"), "what is logged is seen here: {log}");

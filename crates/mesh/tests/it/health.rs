@@ -5,7 +5,7 @@ use crate::{
     probe,
     wire::Wire,
 };
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 use tokio::time::timeout;
 use tonic::{Code, Status, transport::Channel};
 use tonic_health::pb::{
@@ -132,8 +132,8 @@ async fn reflection_shows_the_service_with_its_rules() {
         answer.message_response.expect("it is an answer")
     };
     let MessageResponse::ListServicesResponse(list) = next().await else { panic!("no list") };
-    let names: Vec<_> = list.service.iter().map(|service| &*service.name).collect();
-    assert_eq!(names, [probe::NAME, "grpc.health.v1.Health"]);
+    let names: BTreeSet<_> = list.service.iter().map(|service| &*service.name).collect();
+    assert_eq!(names, BTreeSet::from([probe::NAME, "grpc.health.v1.Health"]));
     let MessageResponse::FileDescriptorResponse(file) = next().await else { panic!("no file") };
     let pool = prost_reflect::DescriptorPool::decode(probe::descriptors()).expect("it decodes");
     let file_sent = &file.file_descriptor_proto[0];
@@ -156,6 +156,6 @@ async fn reflection_speaks_its_old_version_too() {
     let answer = answers.expect("it is there").into_inner().message().await;
     let answer = answer.expect("it tells").and_then(|answer| answer.message_response);
     let Some(MessageResponse::ListServicesResponse(list)) = answer else { panic!("no list") };
-    assert_eq!(list.service[0].name, probe::NAME);
+    assert!(list.service.iter().any(|service| service.name == probe::NAME), "{list:?}");
     house.close().await;
 }
