@@ -20,7 +20,7 @@ pub(crate) enum Service {
     Order {
         #[command(flatten)]
         config: Box<order::Config>,
-        /// Where Payment is
+        /// Where Payment is; of several replicas, all, with commas between them
         #[arg(long, env = "STARCOFFEE_PAYMENT_URL", value_name = "URL")]
         #[arg(default_value = "http://127.0.0.1:8082")]
         payment_url: String,
