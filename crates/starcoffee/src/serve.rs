@@ -57,8 +57,7 @@ pub(crate) enum Service {
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(crate) struct Common {
-    /// The service's own database: postgres://USER:PASSWORD@HOST/NAME, mysql://… or sqlite:PATH?mode=rwc; one for all that
-    /// serve the same
+    /// The service's own database, one for all that serve the same: a URL that begins with postgres:, mysql: or sqlite:
     #[arg(long, env = "STARCOFFEE_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     database_url: String,
     /// Written, as JSON, with the service's addresses when it serves; removed when it stops
