@@ -5,11 +5,15 @@ use crate::deadline::{self, RESOLUTION};
 use anyhow::{Context as _, ensure};
 use futures::future::BoxFuture;
 use http::{Request, Response, Uri};
+use http_body_util::{BodyExt as _, Full};
 use std::{
     error::Error,
     future::poll_fn,
     iter::successors,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -30,18 +34,29 @@ const PONG: Duration = Duration::from_secs(5);
 
 /// A connection to a service, made when it is needed and made again when it broke. A clone is the same connection.
 ///
+/// Of several replicas it holds on to one, and goes to the next when that cannot be connected to; calls are not spread.
+///
 /// It ends a call when the time is over that the request gives (`grpc-timeout`), with `DEADLINE_EXCEEDED`. That bounds the
 /// time until the answer's headers come, for a channel cannot tell a unary answer from a stream, which lives as long as it
 /// likes. Our servers answer all at once; whoever must not wait for the rest of an answer bounds the whole call as well.
 #[derive(Clone, Debug)]
-pub struct Channel(transport::Channel);
+pub struct Channel {
+    replicas: Arc<[transport::Channel]>,
+    /// Of the replica that is held on to.
+    held: Arc<AtomicUsize>,
+}
 
-/// A channel to the service at a URL, `http://HOST:PORT`; nothing is connected yet. The flag is the one that sets the URL.
-/// The connection lives on the runtime that this is called on.
+/// A channel to the service at a URL, `http://HOST:PORT`, or at several with commas between them; nothing is connected yet.
+/// The flag is the one that sets the URL. The connection lives on the runtime that this is called on.
 ///
 /// # Errors
 /// It is no such URL; the error names the flag.
-pub fn connect(url: &str, flag: &'static str) -> anyhow::Result<Channel> {
+pub fn connect(urls: &str, flag: &'static str) -> anyhow::Result<Channel> {
+    let replicas = urls.split(',').map(|url| endpoint(url, flag)).collect::<anyhow::Result<_>>()?;
+    Ok(Channel { replicas, held: Arc::default() })
+}
+
+fn endpoint(url: &str, flag: &'static str) -> anyhow::Result<transport::Channel> {
     let endpoint = || {
         let uri: Uri = url.parse()?;
         let plain = uri.scheme_str() == Some("http") && uri.path() == "/" && uri.query().is_none();
@@ -60,7 +75,7 @@ pub fn connect(url: &str, flag: &'static str) -> anyhow::Result<Channel> {
         .http2_keep_alive_interval(PING)
         .keep_alive_timeout(PONG)
         .keep_alive_while_idle(true);
-    Ok(Channel(endpoint.connect_lazy()))
+    Ok(endpoint.connect_lazy())
 }
 
 /// Whether it is certain that nothing of the call was sent: there was no connection to send it by, or no time to begin.
@@ -76,7 +91,7 @@ struct NotSent(#[source] Option<transport::Error>);
 
 impl From<transport::Channel> for Channel {
     fn from(channel: transport::Channel) -> Self {
-        Self(channel)
+        Self { replicas: [channel].into(), held: Arc::default() }
     }
 }
 
@@ -91,15 +106,54 @@ impl Service<Request<Body>> for Channel {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let channel = self.0.clone();
+        let channel = self.clone();
         Box::pin(async move {
-            match deadline::read(request.headers()) {
-                Ok(Some(time)) if time < RESOLUTION => Err(unsent(expired(), None)),
-                Ok(Some(time)) => send(channel, request, time).await,
-                Ok(None) => send(channel, request, Duration::MAX).await,
-                Err(malformed) => Err(unsent(Status::internal(malformed.to_string()), None)),
+            let time = match deadline::read(request.headers()) {
+                Ok(Some(time)) if time < RESOLUTION => return Err(unsent(expired(), None)),
+                Ok(Some(time)) => time,
+                Ok(None) => Duration::MAX,
+                Err(malformed) => {
+                    return Err(unsent(Status::internal(malformed.to_string()), None));
+                }
+            };
+            match &*channel.replicas {
+                [only] => send(only.clone(), request, time).await,
+                _ => timeout(time, channel.send_somewhere(request, time))
+                    .await
+                    .unwrap_or_else(|_elapsed| Err(expired())),
             }
         })
+    }
+}
+
+impl Channel {
+    /// To the replica that is held on to; if nothing can have been sent there, to the next.
+    async fn send_somewhere(
+        &self,
+        request: Request<Body>,
+        time: Duration,
+    ) -> Result<Response<Body>, Status> {
+        let (parts, body) = request.into_parts();
+        // our callers send one message, which is there already
+        let body = body.collect().await?.to_bytes();
+        let first = self.held.load(Ordering::Relaxed);
+        let mut tried = 0;
+        loop {
+            let number = (first + tried) % self.replicas.len();
+            let request = Request::from_parts(parts.clone(), Body::new(Full::new(body.clone())));
+            let answer = send(self.replicas[number].clone(), request, time).await;
+            tried += 1;
+            match answer {
+                Err(status)
+                    if tried < self.replicas.len()
+                        && status.code() == Code::Unavailable
+                        && not_sent(&status) => {}
+                answer => {
+                    self.held.store(number, Ordering::Relaxed);
+                    return answer;
+                }
+            }
+        }
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) enum Service {
     Order {
         #[command(flatten)]
         config: Box<order::Config>,
-        /// Where Payment is
+        /// Where Payment is; of several replicas, all, with commas between them
         #[arg(long, env = "STARCOFFEE_PAYMENT_URL", value_name = "URL")]
         #[arg(default_value = "http://127.0.0.1:8082")]
         payment_url: String,
@@ -57,8 +57,7 @@ pub(crate) enum Service {
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(crate) struct Common {
-    #[doc = "The service's own database: postgres://USER:PASSWORD@HOST/NAME, mysql://… or sqlite:PATH?mode=rwc; one for all \
-             that serve the same"]
+    /// The service's own database, one for all that serve the same: a URL that begins with postgres:, mysql: or sqlite:
     #[arg(long, env = "STARCOFFEE_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     database_url: String,
     /// Written, as JSON, with the service's addresses when it serves; removed when it stops

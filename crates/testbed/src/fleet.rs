@@ -136,7 +136,12 @@ impl Fleet {
         for (service, database) in Service::ALL.into_iter().zip(&urls) {
             for (replica, payment) in payments.iter().enumerate() {
                 let own: Vec<String> = match service {
-                    Service::Order => vec!["--payment-url".into(), format!("http://{payment}")],
+                    // its own first, and any other when that is away
+                    Service::Order => {
+                        let (before, from) = payments.split_at(replica);
+                        let urls = from.iter().chain(before).map(|it| format!("http://{it}"));
+                        vec!["--payment-url".into(), urls.collect::<Vec<_>>().join(",")]
+                    }
                     Service::Payment => vec!["--ledger-url".into(), urls[4].clone()],
                     Service::Make | Service::MyPage => Vec::new(),
                 };

@@ -45,6 +45,24 @@ async fn nothing_is_sent_where_nobody_listens() {
 }
 
 #[tokio::test]
+async fn a_replica_that_cannot_be_connected_to_is_passed_over() {
+    let (first, second) = (House::open().await, House::open().await);
+    let channel = connect(&format!("{},{}", first.url(), second.url()), "--url").expect("URLs");
+    assert!(ask(&channel, question("hello")).await.is_ok());
+    first.close().await;
+    let in_vain = ask(&channel, within(Duration::from_secs(10), question("hello"))).await;
+    // the connection may break under this call; those after it find nobody there, and go on to the second
+    assert!(in_vain.is_ok() || in_vain.is_err_and(|status| status.code() == Code::Unavailable));
+    for _again in 0..3 {
+        let answer = ask(&channel, within(Duration::from_secs(10), question("hello"))).await;
+        assert_eq!(answer.expect("the second is there").text, "hello");
+    }
+    second.close().await;
+    let status = (ask(&channel, question("hello")).await).expect_err("nobody is there");
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+}
+
+#[tokio::test]
 async fn a_server_that_ends_is_unavailable() {
     let house = House::open().await;
     let channel = house.channel();

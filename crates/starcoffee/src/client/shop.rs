@@ -22,7 +22,7 @@ pub(crate) struct Shop {
         default_value = "table"
     )]
     pub(super) format: Format,
-    /// Where Order is
+    /// Where Order is; of several replicas, all, with commas between them, as below
     #[arg(long, global = true, env = "STARCOFFEE_ORDER_URL", value_name = "URL")]
     #[arg(default_value = "http://127.0.0.1:8081", help_heading = "Where the shop is")]
     order_url: String,
