@@ -162,9 +162,10 @@ impl Healer {
         while low < high {
             let middle = low + (high - low) / 2;
             match self.ours_from(middle).await? {
-                Some((sequence, message_id)) if sequence < high => {
-                    match self.bus.message_id_at(unsigned(sequence)).await? {
-                        Some(found) if found == message_id => low = sequence + 1,
+                Some(sequence) if sequence < high => {
+                    let found = self.bus.message_id_at(unsigned(sequence)).await?;
+                    match found {
+                        Some(found) if self.is_ours(sequence, &found).await? => low = sequence + 1,
                         _ => high = middle,
                     }
                 }
@@ -174,25 +175,31 @@ impl Healer {
         Ok(low)
     }
 
-    /// Our first message from this place on. Looks through the whole outbox: it has no index for what is asked so rarely.
-    async fn ours_from(&self, sequence: i64) -> Result<Option<(i64, String)>, DbErr> {
-        let row: Option<(Uuid, i32, i64)> = row::Entity::find()
+    /// Our first place from this one on. Looks through the whole outbox: it has no index for what is asked so rarely.
+    async fn ours_from(&self, sequence: i64) -> Result<Option<i64>, DbErr> {
+        let first = row::Entity::find()
+            .select_only()
+            .column(row::Column::StreamSequence)
+            .filter(row::Column::StreamSequence.gte(sequence))
+            .order_by_asc(row::Column::StreamSequence);
+        first.into_tuple().one(&self.pool).await
+    }
+
+    /// Whether this message is one of ours that were marked with this place.
+    async fn is_ours(&self, sequence: i64, message_id: &str) -> Result<bool, DbErr> {
+        let marked: Vec<(Uuid, i32)> = row::Entity::find()
             .select_only()
             .column(row::Column::Id)
             .column(row::Column::Edition)
-            .column(row::Column::StreamSequence)
-            .filter(row::Column::StreamSequence.gte(sequence))
-            .order_by_asc(row::Column::StreamSequence)
+            .filter(row::Column::StreamSequence.eq(sequence))
             .into_tuple()
-            .one(&self.pool)
+            .all(&self.pool)
             .await?;
-        Ok(row.map(|(id, number, sequence)| {
-            let message_id = match edition(number) {
-                None => id.to_string(),
-                Some(edition) => format!("{id}.{edition}"),
-            };
-            (sequence, message_id)
-        }))
+        let message = |(id, number): (Uuid, i32)| match edition(number) {
+            None => id.to_string(),
+            Some(edition) => format!("{id}.{edition}"),
+        };
+        Ok(marked.into_iter().map(message).any(|ours| ours == message_id))
     }
 
     /// Waits until these marks are written, and all that were taken before.

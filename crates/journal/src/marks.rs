@@ -5,15 +5,12 @@ use std::sync::Arc;
 
 use sea_orm::{
     ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
-    sea_query::{CaseStatement, Expr, ExprTrait as _, OnConflict},
+    sea_query::{Expr, ExprTrait as _, OnConflict},
 };
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::{Time, outbox::row, rows};
-
-/// Marks of one statement that says something else of each row: the database goes through all of them for each row.
-const AT_ONCE: usize = 100;
 
 pub(crate) mod stream {
     //! A row of `streams`: what we last knew of a stream of events.
@@ -43,7 +40,9 @@ pub(crate) mod stream {
 pub(crate) enum Mark {
     /// The bus has it.
     Published(Uuid),
-    /// The bus has it, at this place of its stream.
+    /// The bus has it, at this place of its stream. All that are written together get the highest of their places: what the
+    /// stream lost after a place is found by it all the same, and to say something else of each row would cost the database more
+    /// than all the rest.
     Stored { id: Uuid, sequence: i64 },
     /// The newest message that a stream told us of.
     Newest { stream: Arc<str>, sequence: i64, message_id: String },
@@ -86,15 +85,11 @@ pub(crate) async fn write(tx: &DatabaseTransaction, marks: &[Mark]) -> Result<()
         let mark = row::Entity::update_many().col_expr(row::Column::Published, Expr::val(1));
         mark.filter(row::Column::Id.is_in(published)).exec(tx).await?;
     }
-    for some in stored.chunks(AT_ONCE) {
-        let case = |case: CaseStatement, (id, sequence): &(Uuid, i64)| {
-            case.case(row::Column::Id.eq(*id), Expr::val(*sequence))
-        };
-        let sequence = some.iter().fold(CaseStatement::new(), case);
+    if let Some(place) = stored.iter().map(|(_, sequence)| *sequence).max() {
         row::Entity::update_many()
             .col_expr(row::Column::Published, Expr::val(1))
-            .col_expr(row::Column::StreamSequence, sequence.into())
-            .filter(row::Column::Id.is_in(some.iter().map(|(id, _)| *id)))
+            .col_expr(row::Column::StreamSequence, Expr::val(place))
+            .filter(row::Column::Id.is_in(stored.into_iter().map(|(id, _)| id)))
             .exec(tx)
             .await?;
     }

@@ -84,6 +84,8 @@ pub(super) fn pool(
         ("lock_timeout", lock),
         ("idle_in_transaction_session_timeout", ms(IDLE_TRANSACTION)),
         ("default_transaction_isolation", "read committed".to_owned()),
+        // all is found by keys; a plan that was made, and kept, while a table was empty would read all of it
+        ("enable_seqscan", "off".to_owned()),
     ]);
     if role.reads() {
         options = options.options([("default_transaction_read_only", "on")]);
