@@ -19,7 +19,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("payment", &["chassis", "contract", "journal", "mesh", "ops"]),
     ("make", &["chassis", "contract", "journal", "mesh", "ops"]),
     ("mypage", &["chassis", "contract", "journal", "mesh", "ops"]),
-    ("testbed", &["contract", "journal"]),
+    ("testbed", &["chassis", "contract", "journal"]),
     (
         "starcoffee",
         &["chassis", "contract", "journal", "mesh", "order", "payment", "make", "mypage"],

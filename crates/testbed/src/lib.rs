@@ -12,6 +12,7 @@ mod nats;
 mod ports;
 mod server;
 mod shop;
+mod wire;
 
 pub use doors::Doors;
 pub use ear::{Ear, names};
@@ -20,6 +21,7 @@ pub use fleet::{Fleet, Plan, Service, View};
 pub use matrix::{TestDatabase, database, database_on};
 pub use nats::Nats;
 pub use shop::{Addresses, Process, Shop, run};
+pub use wire::Wire;
 
 use std::{future::Future, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval};

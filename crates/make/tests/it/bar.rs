@@ -17,7 +17,7 @@ use contract::{
 use journal::{Bus, Envelope};
 use prost::{Message as _, Name as _};
 use std::{sync::Arc, time::Duration};
-use testbed::{Ear, TestDatabase, names, until};
+use testbed::{Ear, TestDatabase, Wire, names, until};
 use tokio::task::JoinHandle;
 use tonic::{
     Code, Status, Streaming,
@@ -36,7 +36,14 @@ pub(crate) struct Bar {
     ear: Ear,
     host: Host,
     ended: JoinHandle<anyhow::Result<()>>,
+    data: Data,
+}
+
+/// What outlives a process: its database, and the bus between processes. A clone is the same.
+#[derive(Clone)]
+struct Data {
     database: Arc<TestDatabase>,
+    wire: Wire,
 }
 
 /// As people start it.
@@ -55,39 +62,39 @@ impl Bar {
 
     /// With the automatic barista, if a time to brew is given.
     pub(crate) async fn open_with(brewing: Option<Duration>) -> Self {
-        Self::start_in(Arc::new(testbed::database().await), brewing).await.expect("it starts")
+        let database = Arc::new(testbed::database().await);
+        let data = Data { database, wire: Wire::open().await };
+        Self::start_in(data, brewing).await.expect("it starts")
     }
 
     /// Ends the process and starts another one on the same data.
     pub(crate) async fn reopen(self, brewing: Option<Duration>) -> Self {
-        let database = self.stop().await;
-        Self::start_in(database, brewing).await.expect("it starts again")
+        let data = self.stop().await;
+        Self::start_in(data, brewing).await.expect("it starts again")
     }
 
     /// As [`Self::reopen`], where the former process was killed while it made the tables.
     pub(crate) async fn reopen_half_made(self) -> Self {
-        let database = self.stop().await;
-        database.forget_migrations().await;
-        Self::start_in(database, None).await.expect("it starts again")
+        let data = self.stop().await;
+        data.database.forget_migrations().await;
+        Self::start_in(data, None).await.expect("it starts again")
     }
 
-    /// Another process on the same data, which hears nothing of what this one is told.
+    /// Another process on the same data. On an embedded bus it hears nothing of what this one is told; else the two share it.
     pub(crate) async fn beside(&self, brewing: Option<Duration>) -> Self {
-        Self::start_in(self.database.clone(), brewing).await.expect("it starts beside it")
+        Self::start_in(self.data.clone(), brewing).await.expect("it starts beside it")
     }
 
     pub(crate) async fn close(self) {
         self.stop().await;
     }
 
-    async fn start_in(
-        database: Arc<TestDatabase>,
-        brewing: Option<Duration>,
-    ) -> anyhow::Result<Self> {
+    async fn start_in(data: Data, brewing: Option<Duration>) -> anyhow::Result<Self> {
         let free = ["make", "--make-listen=127.0.0.1:0", "--make-admin-listen=127.0.0.1:0"];
         let brewing = brewing.map(|time| format!("--auto-barista={}ms", time.as_millis()));
         let flags = Flags::try_parse_from(free.into_iter().chain(brewing.as_deref()))?;
-        let (host, bus) = (Host::new(), Bus::embedded());
+        let host = Host::new();
+        let bus = data.wire.bus(&host, "make").await;
         let said = [
             CoffeeQueued::full_name(),
             CoffeeStarted::full_name(),
@@ -96,7 +103,7 @@ impl Bar {
             CancelRefused::full_name(),
         ];
         let ear = Ear::on(&bus, said);
-        let serving = make::serve(&host, &bus, &database.source(), flags.make).await?;
+        let serving = make::serve(&host, &bus, &data.database.source(), flags.make).await?;
         bus.open();
         #[allow(clippy::disallowed_methods, reason = "the host's own run has no host")]
         let ended = tokio::spawn({
@@ -106,16 +113,16 @@ impl Bar {
         let address = format!("http://{}", serving.address);
         let channel = Endpoint::from_shared(address)?.connect_lazy();
         let client = MakeServiceClient::new(channel.clone());
-        Ok(Self { client, channel, bus, ear, host, ended, database })
+        Ok(Self { client, channel, bus, ear, host, ended, data })
     }
 
-    async fn stop(self) -> Arc<TestDatabase> {
+    async fn stop(self) -> Data {
         self.host.stop("the test is over");
         drop((self.client, self.channel));
         let ended = tokio::time::timeout(SOON, self.ended).await;
         let stopped = ended.expect("it drains in time").expect("it does not panic");
         stopped.expect("nothing failed");
-        self.database
+        self.data
     }
 
     /// The way to its other services.
@@ -125,13 +132,13 @@ impl Bar {
 
     /// An event, until Make has handled it.
     pub(crate) async fn tell(&self, event: Envelope) {
-        self.bus.publish(vec![Arc::new(event)]).await.expect("the bus is open");
+        self.tell_all([event]).await;
     }
 
     /// Many events at once.
     pub(crate) async fn tell_all(&self, events: impl IntoIterator<Item = Envelope>) {
-        let events = events.into_iter().map(Arc::new).collect();
-        self.bus.publish(events).await.expect("the bus is open");
+        let events = events.into_iter().collect();
+        self.data.wire.tell(&self.bus, "make", events).await;
     }
 
     /// Has it paid: its ticket.

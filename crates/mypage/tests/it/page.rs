@@ -16,7 +16,7 @@ use contract::{
 use journal::{Bus, Envelope};
 use sea_orm::ConnectionTrait as _;
 use std::{sync::Arc, time::Duration};
-use testbed::TestDatabase;
+use testbed::{TestDatabase, Wire};
 use tokio::task::JoinHandle;
 use tonic::{
     Status, Streaming,
@@ -33,7 +33,14 @@ pub(crate) struct Page {
     bus: Bus,
     host: Host,
     ended: JoinHandle<anyhow::Result<()>>,
+    data: Data,
+}
+
+/// What outlives a process: its database, and the bus between processes. A clone is the same.
+#[derive(Clone)]
+struct Data {
     database: Arc<TestDatabase>,
+    wire: Wire,
 }
 
 /// As people start it.
@@ -47,47 +54,50 @@ struct Flags {
 
 impl Page {
     pub(crate) async fn open() -> Self {
-        Self::start(Arc::new(testbed::database().await)).await.expect("it starts")
+        let database = Arc::new(testbed::database().await);
+        Self::start(Data { database, wire: Wire::open().await }).await.expect("it starts")
     }
 
-    /// Another process on the same data, with a bus of its own.
+    /// Another process on the same data. On an embedded bus it hears nothing of what this one is told; else the two share it.
     pub(crate) async fn replica(&self) -> Self {
-        Self::start(self.database.clone()).await.expect("it starts beside the first")
+        Self::start(self.data.clone()).await.expect("it starts beside the first")
     }
 
     /// Ends the process, changes its tables as nobody should, and starts another one.
     pub(crate) async fn reopen_after(self, statements: &[&str]) -> Self {
-        let database = self.stop().await;
-        let tables = sea_orm::Database::connect(&database.url).await.expect("it can be opened");
+        let data = self.stop().await;
+        let tables =
+            sea_orm::Database::connect(&data.database.url).await.expect("it can be opened");
         for statement in statements {
             tables.execute_unprepared(statement).await.expect("it is well-formed");
         }
         tables.close().await.expect("it closes");
-        Self::start(database).await.expect("it starts again")
+        Self::start(data).await.expect("it starts again")
     }
 
     /// Ends the process and starts another one on the same data.
     pub(crate) async fn reopen(self) -> Self {
-        let database = self.stop().await;
-        Self::start(database).await.expect("it starts again")
+        let data = self.stop().await;
+        Self::start(data).await.expect("it starts again")
     }
 
     /// As [`Self::reopen`], where the former process was killed while it made the tables.
     pub(crate) async fn reopen_half_made(self) -> Self {
-        let database = self.stop().await;
-        database.forget_migrations().await;
-        Self::start(database).await.expect("it starts again")
+        let data = self.stop().await;
+        data.database.forget_migrations().await;
+        Self::start(data).await.expect("it starts again")
     }
 
     pub(crate) async fn close(self) {
         self.stop().await;
     }
 
-    async fn start(database: Arc<TestDatabase>) -> anyhow::Result<Self> {
+    async fn start(data: Data) -> anyhow::Result<Self> {
         let free = ["mypage", "--mypage-listen=127.0.0.1:0", "--mypage-admin-listen=127.0.0.1:0"];
         let flags = Flags::try_parse_from(free)?;
-        let (host, bus) = (Host::new(), Bus::embedded());
-        let serving = mypage::serve(&host, &bus, &database.source(), flags.mypage).await?;
+        let host = Host::new();
+        let bus = data.wire.bus(&host, "mypage").await;
+        let serving = mypage::serve(&host, &bus, &data.database.source(), flags.mypage).await?;
         bus.open();
         #[allow(clippy::disallowed_methods, reason = "the host's own run has no host")]
         let ended = tokio::spawn({
@@ -97,16 +107,16 @@ impl Page {
         let address = format!("http://{}", serving.address);
         let channel = Endpoint::from_shared(address)?.connect_lazy();
         let client = MyPageServiceClient::new(channel.clone());
-        Ok(Self { client, channel, bus, host, ended, database })
+        Ok(Self { client, channel, bus, host, ended, data })
     }
 
-    async fn stop(self) -> Arc<TestDatabase> {
+    async fn stop(self) -> Data {
         self.host.stop("the test is over");
         drop((self.client, self.channel));
         let ended = tokio::time::timeout(SOON, self.ended).await;
         let stopped = ended.expect("it drains in time").expect("it does not panic");
         stopped.expect("nothing failed");
-        self.database
+        self.data
     }
 
     pub(crate) fn client(&self) -> MyPageServiceClient<Channel> {
@@ -120,8 +130,7 @@ impl Page {
 
     /// Events, until MyPage has handled all of them.
     pub(crate) async fn tell(&self, events: &[Envelope]) {
-        let events = events.iter().cloned().map(Arc::new).collect();
-        self.bus.publish(events).await.expect("the bus is open");
+        self.data.wire.tell(&self.bus, "mypage", events.to_vec()).await;
     }
 
     pub(crate) async fn get(&self, customer: &str) -> GetMyPageResponse {

@@ -36,17 +36,17 @@ async fn a_paid_order_is_cancelling_until_the_money_is_back() {
     assert_eq!(counter.cancel(id, "", 1).await, Ok(cancelled));
     let said = counter.said().await;
     assert_eq!(said, ["OrderPlaced", "OrderCancelRequested", "OrderCancelled"]);
-    assert!(counter.bank.voids().is_empty(), "a paid order needs no void");
+    assert!(counter.bank().voids().is_empty(), "a paid order needs no void");
     counter.close().await;
 }
 
 #[tokio::test]
 async fn an_unpaid_order_is_cancelled_without_the_bar() {
     let counter = Counter::open().await;
-    counter.bank.set_open(false);
+    counter.bank().set_open(false);
     let status = counter.place(lattes("kim")).await.expect_err("Payment is down");
     let id = info(&status, "order_id");
-    counter.bank.set_open(true);
+    counter.bank().set_open(true);
     let order = counter.cancel(&id, "", 0).await.expect("it is placed");
     assert_eq!(order.state(), OrderState::Cancelling);
     let order = counter.becomes(&id, OrderState::Cancelled).await;
@@ -57,13 +57,13 @@ async fn an_unpaid_order_is_cancelled_without_the_bar() {
 #[tokio::test]
 async fn a_cancel_that_payment_could_not_hear_is_repeated() {
     let counter = Counter::open().await;
-    counter.bank.set_open(false);
+    counter.bank().set_open(false);
     let status = counter.place(lattes("kim")).await.expect_err("Payment is down");
     let id = info(&status, "order_id");
     counter.cancel(&id, "", 0).await.expect("it is placed");
     let counter = counter.reopen(&[]).await; // who asked at once is gone
     assert_eq!(counter.get(&id).await.expect("it is there").state(), OrderState::Cancelling);
-    counter.bank.set_open(true);
+    counter.bank().set_open(true);
     counter.becomes(&id, OrderState::Cancelled).await;
     counter.close().await;
 }

@@ -29,7 +29,7 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
-use testbed::{Ear, TestDatabase, names, until};
+use testbed::{Ear, TestDatabase, Wire, names, until};
 use tokio::task::JoinHandle;
 use tonic::{
     Code, Request, Status, Streaming,
@@ -42,13 +42,19 @@ use uuid::Uuid;
 const SOON: Duration = Duration::from_secs(20);
 
 pub(crate) struct Counter {
-    pub(crate) bank: Bank,
     client: OrderServiceClient<Channel>,
     bus: Bus,
     ear: Ear,
     host: Host,
     ended: JoinHandle<anyhow::Result<()>>,
+    data: Data,
+}
+
+/// What outlives a process: its database, the bus between processes, and the bank.
+pub(crate) struct Data {
     database: TestDatabase,
+    wire: Wire,
+    bank: Bank,
 }
 
 /// As people start it.
@@ -60,43 +66,51 @@ struct Flags {
     drain: DrainConfig,
 }
 
+impl Data {
+    async fn new() -> Self {
+        let (database, wire) = (testbed::database().await, Wire::open().await);
+        Self { database, wire, bank: Bank::new() }
+    }
+}
+
 impl Counter {
     pub(crate) async fn open() -> Self {
         Self::open_with(&[]).await
     }
 
     pub(crate) async fn open_with(flags: &[&str]) -> Self {
-        Self::start(testbed::database().await, Bank::new(), flags).await.expect("it starts")
+        Self::start(Data::new().await, flags).await.expect("it starts")
     }
 
     /// What it says when it does not start.
     pub(crate) async fn try_open(flags: &[&str]) -> Result<(), String> {
-        let started = Self::start(testbed::database().await, Bank::new(), flags).await;
+        let started = Self::start(Data::new().await, flags).await;
         started.map(|_counter| ()).map_err(|error| format!("{error:#}"))
     }
 
     /// Ends the process and starts another one on the same data.
     pub(crate) async fn reopen(self, flags: &[&str]) -> Self {
-        let (database, bank) = self.stop().await;
-        Self::start(database, bank, flags).await.expect("it starts again")
+        let data = self.stop().await;
+        Self::start(data, flags).await.expect("it starts again")
     }
 
     /// As [`Self::reopen`], where the former process was killed while it made the tables.
     pub(crate) async fn reopen_half_made(self) -> Self {
-        let (database, bank) = self.stop().await;
-        database.forget_migrations().await;
-        Self::start(database, bank, &[]).await.expect("it starts again")
+        let data = self.stop().await;
+        data.database.forget_migrations().await;
+        Self::start(data, &[]).await.expect("it starts again")
     }
 
     pub(crate) async fn close(self) {
         self.stop().await;
     }
 
-    async fn start(database: TestDatabase, bank: Bank, flags: &[&str]) -> anyhow::Result<Self> {
+    async fn start(data: Data, flags: &[&str]) -> anyhow::Result<Self> {
         record_log();
         let free = ["order", "--order-listen=127.0.0.1:0", "--order-admin-listen=127.0.0.1:0"];
         let flags = Flags::try_parse_from(free.iter().chain(flags))?;
-        let (host, bus) = (Host::new(), Bus::embedded());
+        let host = Host::new();
+        let bus = data.wire.bus(&host, "order").await;
         let said = [
             OrderPlaced::full_name(),
             OrderCancelRequested::full_name(),
@@ -104,9 +118,9 @@ impl Counter {
             OrderRejected::full_name(),
         ];
         let ear = Ear::on(&bus, said);
-        let source = database.source();
+        let source = data.database.source();
         let currency = "USD".parse().expect("a currency");
-        let payment = mesh::Channel::from(bank.channel());
+        let payment = mesh::Channel::from(data.bank.channel());
         let serving = order::serve(&host, &bus, &source, currency, payment, flags.order).await?;
         bus.open();
         #[allow(clippy::disallowed_methods, reason = "the host's own run has no host")]
@@ -116,15 +130,19 @@ impl Counter {
         });
         let address = format!("http://{}", serving.address);
         let client = OrderServiceClient::new(Endpoint::from_shared(address)?.connect_lazy());
-        Ok(Self { bank, client, bus, ear, host, ended, database })
+        Ok(Self { client, bus, ear, host, ended, data })
     }
 
-    async fn stop(self) -> (TestDatabase, Bank) {
+    async fn stop(self) -> Data {
         self.host.stop("the test is over");
         drop(self.client);
         let ended = tokio::time::timeout(SOON, self.ended).await;
         let _stopped = ended.expect("it drains in time").expect("it does not panic");
-        (self.database, self.bank)
+        self.data
+    }
+
+    pub(crate) fn bank(&self) -> &Bank {
+        &self.data.bank
     }
 
     pub(crate) async fn menu(&self) -> Vec<MenuItem> {
@@ -198,7 +216,7 @@ impl Counter {
     /// Nothing was stored, nobody was asked to pay.
     pub(crate) async fn is_untouched(&self) {
         assert_eq!(self.list("").await, []);
-        assert!(self.bank.asked().is_empty());
+        assert!(self.bank().asked().is_empty());
     }
 
     pub(crate) async fn watch(&self, order_id: &str, after: i64) -> Result<Watch, Refused> {
@@ -219,7 +237,7 @@ impl Counter {
     async fn tell<E: Message + Name>(&self, service: &str, order_id: &str, event: &E) {
         let subject = order_id.parse().expect("an id");
         let event = Envelope::of(&format!("/starcoffee/{service}"), subject, event);
-        self.bus.publish(vec![Arc::new(event)]).await.expect("the bus is open");
+        self.data.wire.tell(&self.bus, "order", vec![event]).await;
     }
 
     pub(crate) async fn payment(&self, order_id: &str, revision: i64, state: PaymentState) {

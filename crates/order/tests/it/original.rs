@@ -14,8 +14,8 @@ async fn payment_is_called_when_the_order_is_stored_and_outside_every_transactio
     let regret = counter.place(lattes("lee")).await.expect("it is paid");
     let held = PlaceOrderRequest { payment_token: HELD.to_owned(), ..lattes("kim") };
     let (paid, ()) = futures::future::join(counter.place(held), async {
-        counter.bank.was_asked(2).await;
-        let order_id = counter.bank.pays()[1].order_id.clone();
+        counter.bank().was_asked(2).await;
+        let order_id = counter.bank().pays()[1].order_id.clone();
         let stored = counter.get(&order_id).await.expect("it was stored before Payment was asked");
         assert_eq!((stored.state(), stored.customer_id.as_str()), (OrderState::Placed, "kim"));
         let other = counter.place(lattes("ann")).await.expect("nobody waits for kim's bank");
@@ -23,7 +23,7 @@ async fn payment_is_called_when_the_order_is_stored_and_outside_every_transactio
         let regretted = counter.cancel(&regret.order_id, "", 0).await.expect("nor does a cancel");
         assert_eq!(regretted.state(), OrderState::Cancelling);
         assert_eq!(counter.get(&order_id).await, Ok(stored), "kim's bank thinks still");
-        counter.bank.release();
+        counter.bank().release();
     })
     .await;
     assert_eq!(paid.expect("it is paid").state(), OrderState::Paid);

@@ -25,8 +25,8 @@ async fn an_order_is_priced_paid_and_kept() {
     assert_eq!((total.currency_code.as_str(), total.units, total.nanos), ("USD", 9, 0));
     assert_eq!(counter.get(&order.order_id).await, Ok(order.clone()));
 
-    let [Asked::Pay { request: pay, correlation_id }] = &counter.bank.asked()[..] else {
-        panic!("one Pay, not {:?}", counter.bank.asked());
+    let [Asked::Pay { request: pay, correlation_id }] = &counter.bank().asked()[..] else {
+        panic!("one Pay, not {:?}", counter.bank().asked());
     };
     assert_eq!(*correlation_id, request.request_id);
     assert_eq!((&pay.order_id, &pay.lines), (&order.order_id, &order.lines));
@@ -43,14 +43,14 @@ async fn a_declined_card_is_an_answer() {
     assert_eq!(order.state(), OrderState::Rejected);
     assert_eq!(order.state_reason, PAYMENT_DECLINED);
     assert_eq!(counter.place(request).await, Ok(order));
-    assert_eq!(counter.bank.pays().len(), 1);
+    assert_eq!(counter.bank().pays().len(), 1);
     counter.close().await;
 }
 
 #[tokio::test]
 async fn a_customer_may_try_again_when_payment_is_back() {
     let counter = Counter::open().await;
-    counter.bank.set_open(false);
+    counter.bank().set_open(false);
     let request = lattes("kim");
     let status = counter.place(request.clone()).await.expect_err("Payment is down");
     assert_eq!(reason(&status), (Code::Unavailable, "PAYMENT_UNAVAILABLE".to_owned()));
@@ -59,10 +59,10 @@ async fn a_customer_may_try_again_when_payment_is_back() {
     let order = counter.get(&order_id).await.expect("it is kept");
     assert_eq!(order.state(), OrderState::Placed);
 
-    counter.bank.set_open(true);
+    counter.bank().set_open(true);
     let order = counter.place_until_paid(request).await;
     assert_eq!(order.order_id, order_id);
-    assert_eq!(counter.bank.pays().len(), 1);
+    assert_eq!(counter.bank().pays().len(), 1);
     counter.close().await;
 }
 
@@ -78,9 +78,9 @@ async fn an_answer_that_does_not_come_is_unknown_and_settled_later() {
     assert_eq!(order.state_reason, PAYMENT_UNAVAILABLE);
     let again = counter.place(request.clone()).await;
     assert_eq!(again, Ok(order), "the same request, answered as it is now");
-    let payment = counter.bank.payment(&order_id).expect("it is recorded");
+    let payment = counter.bank().payment(&order_id).expect("it is recorded");
     assert_eq!(payment.state(), PaymentState::Voided);
-    for asked in counter.bank.asked() {
+    for asked in counter.bank().asked() {
         let (Asked::Pay { correlation_id, .. } | Asked::Void { correlation_id, .. }) = asked;
         assert_eq!(correlation_id, request.request_id, "all of it is part of one request");
     }
@@ -97,7 +97,7 @@ async fn what_is_not_known_stays_unknown_when_payment_cannot_be_reached_any_more
     assert_eq!(reason(&status), unknown);
     let order_id = info(&status, "order_id");
     let counter = counter.reopen(&["--pay-within=200ms"]).await;
-    counter.bank.set_open(false);
+    counter.bank().set_open(false);
     let status = counter.place(request.clone()).await.expect_err("nobody is there");
     assert_eq!((reason(&status), info(&status, "order_id")), (unknown, order_id));
     retried(&status);
@@ -112,14 +112,14 @@ async fn a_customer_who_hangs_up_while_paying_has_paid() {
         let hung_up = counter.place(request);
         tokio::pin!(hung_up);
         tokio::select! {
-            () = counter.bank.was_asked(1) => {}
+            () = counter.bank().was_asked(1) => {}
             answer = &mut hung_up => panic!("the bank holds it: {answer:?}"),
         }
-        counter.bank.pays()[0].order_id.clone()
+        counter.bank().pays()[0].order_id.clone()
     };
-    counter.bank.release();
+    counter.bank().release();
     counter.becomes(&order_id, OrderState::Paid).await;
-    assert!(counter.bank.voids().is_empty());
+    assert!(counter.bank().voids().is_empty());
     counter.close().await;
 }
 
@@ -129,14 +129,14 @@ async fn a_hundred_repeats_at_once_are_one_order_and_one_payment() {
     let request = PlaceOrderRequest { payment_token: HELD.to_owned(), ..lattes("kim") };
     let repeats = join_all((0..100).map(|_| counter.place(request.clone())));
     let (orders, ()) = futures::future::join(repeats, async {
-        counter.bank.was_asked(1).await;
-        counter.bank.release();
+        counter.bank().was_asked(1).await;
+        counter.bank().release();
     })
     .await;
     let first = orders[0].clone().expect("it is paid");
     assert_eq!(first.state(), OrderState::Paid);
     assert!(orders.into_iter().all(|order| order.as_ref() == Ok(&first)));
-    assert_eq!(counter.bank.asked().len(), 1);
+    assert_eq!(counter.bank().asked().len(), 1);
     assert_eq!(counter.list("kim").await, [first]);
     counter.close().await;
 }
@@ -157,7 +157,7 @@ async fn a_request_id_stands_for_one_body() {
         assert_eq!(reason(&status), (Code::FailedPrecondition, "REQUEST_ID_REUSED".to_owned()));
     }
     assert_eq!(counter.list("").await, [order], "nothing happened");
-    assert_eq!(counter.bank.pays().len(), 1);
+    assert_eq!(counter.bank().pays().len(), 1);
     counter.close().await;
 }
 
@@ -178,8 +178,8 @@ async fn an_order_voided_while_it_is_paid_is_answered_as_it_is() {
     let counter = Counter::open_with(&["--settle-after=100ms"]).await;
     let request = PlaceOrderRequest { payment_token: HELD.to_owned(), ..lattes("kim") };
     let (order, ()) = futures::future::join(counter.place(request), async {
-        counter.bank.was_asked(2).await; // Pay, and the settler's Void
-        counter.bank.release();
+        counter.bank().was_asked(2).await; // Pay, and the settler's Void
+        counter.bank().release();
     })
     .await;
     let order = order.expect("voided is an answer, too");
@@ -194,7 +194,7 @@ async fn too_little_time_to_pay_is_noticed_before_anything_is_stored() {
     counter.place_within(lattes("kim"), Duration::from_millis(5)).await.expect_err("no time");
     let order = counter.place(lattes("lee")).await.expect("it is paid");
     assert_eq!(counter.list("").await, [order]);
-    assert_eq!(counter.bank.pays().len(), 1);
+    assert_eq!(counter.bank().pays().len(), 1);
     counter.close().await;
 }
 
@@ -206,6 +206,6 @@ async fn orders_outlive_a_restart() {
     let counter = counter.reopen(&[]).await;
     assert_eq!(counter.get(&order.order_id).await, Ok(order.clone()));
     assert_eq!(counter.place(request).await, Ok(order));
-    assert_eq!(counter.bank.pays().len(), 1);
+    assert_eq!(counter.bank().pays().len(), 1);
     counter.close().await;
 }

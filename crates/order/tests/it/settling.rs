@@ -13,7 +13,7 @@ use contract::{
 
 /// An order that was accepted while Payment was down.
 async fn unpaid(counter: &Counter, customer: &str) -> String {
-    counter.bank.set_open(false);
+    counter.bank().set_open(false);
     let status = counter.place(lattes(customer)).await.expect_err("Payment is down");
     info(&status, "order_id")
 }
@@ -23,12 +23,12 @@ async fn what_a_former_process_left_unpaid_is_settled_when_payment_is_back() {
     let counter = Counter::open().await;
     let orders = [unpaid(&counter, "kim").await, unpaid(&counter, "lee").await];
     let counter = counter.reopen(&["--settle-after=0s"]).await;
-    counter.bank.set_open(true);
+    counter.bank().set_open(true);
     for order_id in orders {
         let order = counter.becomes(&order_id, OrderState::Rejected).await;
         assert_eq!(order.state_reason, PAYMENT_UNAVAILABLE);
     }
-    assert!(counter.bank.pays().is_empty());
+    assert!(counter.bank().pays().is_empty());
     counter.close().await;
 }
 
@@ -41,7 +41,7 @@ async fn what_was_paid_after_all_is_paid() {
     counter.payment(&order_id, 1, PaymentState::Approved).await;
     let order = counter.get(&order_id).await.expect("it is there");
     assert_eq!((order.state(), order.revision), (OrderState::Paid, 2));
-    assert!(counter.bank.voids().is_empty());
+    assert!(counter.bank().voids().is_empty());
     counter.close().await;
 }
 

@@ -24,7 +24,7 @@ use sea_orm::{
     SqliteTransactionMode, TransactionOptions, TransactionTrait as _,
 };
 use std::{sync::Arc, time::Duration};
-use testbed::{Ear, TestDatabase, names, until};
+use testbed::{Ear, TestDatabase, Wire, names, until};
 use tokio::task::JoinHandle;
 use tonic::{
     Code, Request, Status,
@@ -51,10 +51,11 @@ pub(crate) struct Desk {
     data: Data,
 }
 
-/// What outlives a process: Payment's database and the provider's.
+/// What outlives a process: Payment's database and the provider's, and the bus between processes.
 pub(crate) struct Data {
     own: TestDatabase,
     ledger: TestDatabase,
+    wire: Wire,
 }
 
 /// As people start it.
@@ -72,7 +73,8 @@ impl Desk {
     }
 
     pub(crate) async fn open_with(flags: &[&str]) -> Self {
-        let data = Data { own: testbed::database().await, ledger: testbed::database().await };
+        let (own, ledger) = (testbed::database().await, testbed::database().await);
+        let data = Data { own, ledger, wire: Wire::open().await };
         Self::start(data, flags).await.expect("it starts")
     }
 
@@ -104,7 +106,8 @@ impl Desk {
         let free =
             ["payment", "--payment-listen=127.0.0.1:0", "--payment-admin-listen=127.0.0.1:0"];
         let flags = Flags::try_parse_from(free.iter().chain(flags))?;
-        let (host, bus) = (Host::new(), Bus::embedded());
+        let host = Host::new();
+        let bus = data.wire.bus(&host, "payment").await;
         let said = [
             PaymentApproved::full_name(),
             PaymentDeclined::full_name(),
@@ -237,8 +240,8 @@ impl Desk {
     /// An event, until Payment has handled it.
     async fn tell<E: Message + Name>(&self, order_id: &str, event: &E) {
         let subject = order_id.parse().expect("an id");
-        let event = Arc::new(Envelope::of("/starcoffee/make", subject, event));
-        self.bus.publish(vec![event]).await.expect("the bus is open");
+        let event = Envelope::of("/starcoffee/make", subject, event);
+        self.data.wire.tell(&self.bus, "payment", vec![event]).await;
     }
 
     pub(crate) async fn coffee_cancelled(&self, order_id: &str, reason: &str, note: &str) {
