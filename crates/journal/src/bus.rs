@@ -70,15 +70,19 @@ impl Envelope {
     /// What the message is called that carries it: never the same for two publications.
     #[must_use]
     pub fn message_id(&self) -> String {
-        match &self.edition {
-            None => self.id.to_string(),
-            Some(edition) => format!("{}.{edition}", self.id),
-        }
+        message_id(self.id, self.edition.as_deref())
     }
 
     /// Whether the consumer of this name is to read it.
     pub(crate) fn is_for(&self, consumer: &str) -> bool {
         self.audience.as_deref().is_none_or(|audience| audience == consumer)
+    }
+}
+
+pub(crate) fn message_id(id: Uuid, edition: Option<&str>) -> String {
+    match edition {
+        None => id.to_string(),
+        Some(edition) => format!("{id}.{edition}"),
     }
 }
 

@@ -85,6 +85,18 @@ struct Written<N: Noun> {
     stored: Vec<Arc<Envelope>>,
 }
 
+/// Why a transaction failed.
+struct Failure {
+    error: DbErr,
+    of_marks: bool,
+}
+
+impl From<DbErr> for Failure {
+    fn from(error: DbErr) -> Self {
+        Self { error, of_marks: false }
+    }
+}
+
 impl<N: Table> Desk<N> {
     /// Works until the process closes, and then until nothing waits any more.
     pub(crate) async fn run(mut self, closing: CancellationToken) -> anyhow::Result<()> {
@@ -177,15 +189,32 @@ impl<N: Table> Desk<N> {
     async fn write(&self, batch: &mut Batch<N>) -> Result<Written<N>, DbErr> {
         let marks = self.outbox.as_ref().map(Outbox::marks).unwrap_or_default();
         let written = self.transact(batch, &marks).await;
-        match &self.outbox {
-            Some(outbox) if written.is_err() && !marks.is_empty() => outbox.unwritten(marks),
-            Some(_) => marks::written(&marks),
-            None => {}
+        let Some(outbox) = &self.outbox else { return written.map_err(|failure| failure.error) };
+        match written {
+            Ok(written) => {
+                outbox.written(&marks);
+                Ok(written)
+            }
+            // nobody's command fails for the sake of marks
+            Err(Failure { of_marks: true, error }) if !database::is_conflict(&error) => {
+                let written = self.transact(batch, &[]).await;
+                match written.is_ok() {
+                    true => {
+                        tracing::warn!(%error, "what is published cannot be marked so");
+                        outbox.unwritable(marks);
+                    }
+                    false => outbox.unwritten(marks),
+                }
+                written.map_err(|failure| failure.error)
+            }
+            Err(Failure { error, .. }) => {
+                outbox.unwritten(marks);
+                Err(error)
+            }
         }
-        written
     }
 
-    async fn transact(&self, batch: &mut Batch<N>, marks: &[Mark]) -> Result<Written<N>, DbErr> {
+    async fn transact(&self, batch: &mut Batch<N>, marks: &[Mark]) -> Result<Written<N>, Failure> {
         let now = Time::now();
         let tx = self.database.begin().await?;
         N::prepare(&tx, batch.items.iter_mut().map(|item| &mut item.command).collect()).await?;
@@ -208,7 +237,8 @@ impl<N: Table> Desk<N> {
             Some(outbox) => outbox.append(&tx, news, now).await?,
             None => Vec::new(),
         };
-        marks::write(&tx, marks).await?;
+        let marked = marks::write(&tx, marks).await;
+        marked.map_err(|error| Failure { error, of_marks: true })?;
         for (letters, _) in &batch.letters {
             dead_letters::put(&tx, letters).await?;
         }

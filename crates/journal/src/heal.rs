@@ -2,11 +2,10 @@
 //! its stream. Whenever a stream becomes usable it is compared with the outbox, which is the record, before anything is
 //! published to it; what it lost is published again.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use sea_orm::{
-    ColumnTrait, DatabaseConnection, DbErr, EntityTrait, PaginatorTrait as _, QueryFilter,
-    QueryOrder, QuerySelect,
+    ColumnTrait, DatabaseConnection, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
 };
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -18,11 +17,15 @@ use crate::{
     bus,
     jetstream::{JetStream, Ready},
     marks::{Mark, stream},
-    outbox::{edition, row},
+    outbox::{row, row_in},
+    record::id_at,
 };
 
 /// How soon a comparison that failed is made again.
 const AGAIN: Backoff = Backoff { first: Duration::from_millis(250), most: Duration::from_secs(5) };
+
+/// Events looked at with one query, and written with one transaction, which others wait for: some ten milliseconds.
+const STEP: u64 = 2_000;
 
 /// Lets the relay publish as long as the stream is whole.
 pub(crate) struct Gate(watch::Receiver<Passing>);
@@ -63,6 +66,13 @@ pub(crate) struct Healer {
     pool: DatabaseConnection,
     bus: Arc<JetStream>,
     gate: watch::Sender<Passing>,
+}
+
+/// A stream loses its newest messages: it has all of ours up to a place, and none from another one on. What lies between is not
+/// known yet.
+struct Kept {
+    most: i64,
+    lost: i64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -118,88 +128,115 @@ impl Healer {
         }
     }
 
-    async fn heal(&self, Ready { created, .. }: Ready) -> Result<(), Error> {
+    async fn heal(&self, ready: Ready) -> Result<(), Error> {
         // what is acknowledged and not yet marked may be lost as well: it is published again, with the id it had
         self.outbox.unmark();
         self.written(Vec::new()).await;
-        let stream: Arc<str> = self.bus.stream_name().into();
-        let known = stream::Entity::find_by_id(stream.to_string()).one(&self.pool).await?;
-        let Some(known) = known else {
-            self.written(vec![Mark::Known { stream, created }]).await;
-            return Ok(());
-        };
-        if known.created != created {
-            let since = Time::now().minus(self.bus.max_age());
-            let lost = row::Entity::find()
-                .filter(row::Column::Published.eq(1))
-                .filter(row::Column::Time.gte(since));
-            let count = lost.count(&self.pool).await?;
-            tracing::warn!("NATS has a new stream {stream}: {count} events are published again");
-            let was = known.created;
-            self.written(vec![Mark::Another { stream, was, created, since }]).await;
-            return Ok(());
-        }
-        if known.sequence == 0 {
-            return Ok(()); // nothing of ours was acknowledged yet; an empty stream refuses to look at such a place
-        }
-        let (first, _) = self.bus.kept().await?;
-        if known.sequence < signed(first)
-            || self.bus.message_id_at(unsigned(known.sequence)).await? == Some(known.message_id)
-        {
-            return Ok(());
-        }
-        let from = self.first_lost(signed(first), known.sequence).await?;
-        let lost = row::Entity::find().filter(row::Column::StreamSequence.gte(from));
-        let count = lost.count(&self.pool).await?;
-        tracing::warn!("NATS lost {count} events of the stream {stream}: they are published again");
-        self.written(vec![Mark::Lost { stream, from, newest: known.sequence }]).await;
+        // when another relay was faster, what it has left is compared
+        while !self.compare(ready).await? {}
         Ok(())
     }
 
-    /// A stream loses its newest messages: all of ours before some place are there, and none after. `lost` is.
-    async fn first_lost(&self, first: i64, lost: i64) -> Result<i64, Error> {
-        let (mut low, mut high) = (first, lost); // the first that is lost is in low..=high
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.ours_from(middle).await? {
-                Some(sequence) if sequence < high => {
-                    let found = self.bus.message_id_at(unsigned(sequence)).await?;
-                    match found {
-                        Some(found) if self.is_ours(sequence, &found).await? => low = sequence + 1,
-                        _ => high = middle,
-                    }
-                }
-                _ => high = middle,
+    /// Whether all that the stream lost is to be published again; false: another relay came in between.
+    async fn compare(&self, Ready { created, .. }: Ready) -> Result<bool, Error> {
+        let stream = self.bus.stream_name();
+        let Some(known) = self.known().await? else {
+            self.written(vec![Mark::Known { stream: stream.clone(), created }]).await;
+            return Ok(true);
+        };
+        let mut kept = Kept { most: 0, lost: 1 }; // nothing
+        if known.created == created {
+            if known.sequence == 0 {
+                return Ok(true); // nothing of ours was acknowledged yet; an empty stream refuses to look at such a place
+            }
+            let (first, _) = self.bus.kept().await?;
+            let newest = self.bus.message_id_at(unsigned(known.sequence));
+            if known.sequence < signed(first)
+                || newest.await?.as_deref() == Some(&*known.message_id)
+            {
+                return Ok(true);
+            }
+            kept = Kept { most: signed(first) - 1, lost: known.sequence };
+            tracing::warn!("NATS lost events of the stream {stream}: they are published again");
+        } else {
+            tracing::warn!(
+                "NATS has a new stream {stream}: what the old one had is published again"
+            );
+        }
+        let Some(count) = self.walk(&known, kept).await? else { return Ok(false) };
+        self.written(vec![Mark::Anew { known, created }]).await;
+        tracing::warn!("{count} events of the stream {stream} are published again");
+        Ok(true)
+    }
+
+    async fn known(&self) -> Result<Option<stream::Model>, DbErr> {
+        stream::Entity::find_by_id(&**self.bus.stream_name()).one(&self.pool).await
+    }
+
+    /// Walks through the outbox, and has what is lost published again: in steps, so that the writer is never kept from its other
+    /// work for long. How many events that is; None: another relay has put it right.
+    async fn walk(&self, known: &stream::Model, mut kept: Kept) -> Result<Option<usize>, Error> {
+        // what the stream kept may have waited here before it was published, as long again
+        let mut after = id_at(Time::now().minus(self.bus.max_age().saturating_mul(2)));
+        let mut count = 0;
+        loop {
+            if self.known().await?.as_ref() != Some(known) {
+                return Ok(None);
+            }
+            let rows = self.step(after).await?;
+            let Some((last, ..)) = rows.last() else { return Ok(Some(count)) };
+            after = *last;
+            let placed =
+                rows.iter().filter_map(|(id, edition, place)| Some((*id, *edition, (*place)?)));
+            let placed: Vec<_> = placed.collect();
+            self.narrow(&mut kept, placed.iter().map(|(.., place)| *place).collect()).await?;
+            let lost = placed.into_iter().filter(|(.., place)| *place >= kept.lost);
+            let lost: Vec<_> = lost.map(|(id, edition, _)| (id, edition)).collect();
+            if !lost.is_empty() {
+                count += lost.len();
+                self.written(vec![Mark::Lost(lost)]).await;
             }
         }
-        Ok(low)
     }
 
-    /// Our first place from this one on. Looks through the whole outbox: it has no index for what is asked so rarely.
-    async fn ours_from(&self, sequence: i64) -> Result<Option<i64>, DbErr> {
-        let first = row::Entity::find()
+    async fn step(&self, after: Uuid) -> Result<Vec<(Uuid, i32, Option<i64>)>, DbErr> {
+        row::Entity::find()
             .select_only()
-            .column(row::Column::StreamSequence)
-            .filter(row::Column::StreamSequence.gte(sequence))
-            .order_by_asc(row::Column::StreamSequence);
-        first.into_tuple().one(&self.pool).await
-    }
-
-    /// Whether this message is one of ours that were marked with this place.
-    async fn is_ours(&self, sequence: i64, message_id: &str) -> Result<bool, DbErr> {
-        let marked: Vec<(Uuid, i32)> = row::Entity::find()
-            .select_only()
-            .column(row::Column::Id)
-            .column(row::Column::Edition)
-            .filter(row::Column::StreamSequence.eq(sequence))
+            .columns([row::Column::Id, row::Column::Edition, row::Column::StreamSequence])
+            .filter(row::Column::Id.gt(after))
+            .order_by_asc(row::Column::Id)
+            .limit(STEP)
             .into_tuple()
             .all(&self.pool)
-            .await?;
-        let message = |(id, number): (Uuid, i32)| match edition(number) {
-            None => id.to_string(),
-            Some(edition) => format!("{id}.{edition}"),
-        };
-        Ok(marked.into_iter().map(message).any(|ours| ours == message_id))
+            .await
+    }
+
+    /// Finds out of all these places whether the stream has them.
+    async fn narrow(&self, kept: &mut Kept, places: BTreeSet<i64>) -> Result<(), Error> {
+        let mut open: Vec<i64> =
+            places.into_iter().filter(|place| (kept.most + 1..kept.lost).contains(place)).collect();
+        // the last one first: as a rule it has them all, or none
+        let mut next = open.len().checked_sub(1);
+        while let Some(index) = next {
+            let place = open[index];
+            if self.has(place).await? {
+                kept.most = place;
+                open.drain(..=index);
+            } else {
+                kept.lost = place;
+                open.truncate(index);
+            }
+            next = (!open.is_empty()).then_some(open.len() / 2);
+        }
+        Ok(())
+    }
+
+    /// Whether the stream has the message that we know at this place, and not another.
+    async fn has(&self, place: i64) -> Result<bool, Error> {
+        let found = self.bus.message_id_at(unsigned(place)).await?;
+        let Some((id, edition)) = found.as_deref().and_then(row_in) else { return Ok(false) };
+        let row = row::Entity::find_by_id(id).one(&self.pool).await?;
+        Ok(row.is_some_and(|row| row.edition == edition && row.stream_sequence >= Some(place)))
     }
 
     /// Waits until these marks are written, and all that were taken before.

@@ -43,6 +43,8 @@ const UNDER_WAY: usize = 64_000;
 pub struct JetStream {
     context: Context,
     stream: Arc<Stream>,
+    /// Of the stream.
+    name: Arc<str>,
     atomic: AtomicPublish,
     max_age: Duration,
     pub(crate) ready: watch::Receiver<Option<Ready>>,
@@ -64,8 +66,8 @@ pub(crate) struct Ready {
     atomic: bool,
 }
 
-/// What to tell the server about a delivery: where, and what.
-type Ack = (async_nats::Subject, Bytes);
+/// What to tell the server about a delivery: of which stream it is, where, and what.
+type Ack = (Arc<pull::Origin>, async_nats::Subject, Bytes);
 
 impl JetStream {
     pub(crate) async fn connect(
@@ -105,7 +107,8 @@ impl JetStream {
         );
         let (atomic, max_age) = (config.atomic_publish, config.max_age);
         let (trouble, host) = (Arc::default(), host.clone());
-        Ok(Self { context, stream, atomic, max_age, ready, look, trouble, acks, host })
+        let name = Arc::from(&*stream.name);
+        Ok(Self { context, stream, name, atomic, max_age, ready, look, trouble, acks, host })
     }
 
     /// Waits until there is a stream.
@@ -146,8 +149,8 @@ impl JetStream {
     }
 
     /// The name of the stream.
-    pub(crate) fn stream_name(&self) -> &str {
-        &self.stream.name
+    pub(crate) fn stream_name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// How long the stream keeps an event.

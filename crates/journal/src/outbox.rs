@@ -1,23 +1,30 @@
 //! The outbox: facts, stored in the transaction that made them true, and kept after they are published. It is the record;
 //! the bus, and all that was built from events, can be built from it again.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use sea_orm::{
     ColumnTrait, DatabaseConnection, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
     QueryOrder, QuerySelect, QueryTrait, sea_query::Expr,
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 use uuid::Uuid;
 
 use crate::{
-    Bus, Database, Envelope, Time, backoff,
+    Bus, Database, Envelope, Time, backoff, bus,
     fold::News,
     heal::{self, Gate},
-    marks::Mark,
+    marks::{Mark, Row},
     relay::Relay,
     rows,
 };
@@ -28,7 +35,10 @@ const HINTS: usize = 64;
 /// Marks of one transaction.
 const MARKS: usize = 2_000;
 /// How long marks wait for a transaction to ride along with, before one is made for them.
-const MARK_AFTER: std::time::Duration = std::time::Duration::from_millis(100);
+const MARK_AFTER: Duration = Duration::from_millis(100);
+/// How long marks rest that a transaction could not write, though it could write all else: each try costs those who ride along
+/// as long as a lock or a statement may take.
+const MARKS_REST: Duration = Duration::from_secs(10);
 
 #[allow(unreachable_pub, reason = "what SeaORM derives from a row is pub")]
 pub(crate) mod row {
@@ -74,9 +84,31 @@ struct Inner {
     fresh: mpsc::Sender<Vec<Arc<Envelope>>>,
     /// Facts were stored that the relay was not told of.
     untold: AtomicBool,
-    /// Published, and not yet marked so.
-    marks: Mutex<Vec<Mark>>,
+    marks: Mutex<Marks>,
     marked: Notify,
+}
+
+/// What is published, and not yet marked so.
+#[derive(Default)]
+struct Marks {
+    waiting: Vec<Mark>,
+    /// The events of those that wait, and of those that are being written.
+    events: HashSet<Uuid>,
+    /// They are not tried before.
+    rest: Option<Instant>,
+}
+
+impl Marks {
+    /// How long they rest yet.
+    fn resting(&self) -> Duration {
+        self.rest.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    }
+
+    fn forget<'a>(&mut self, marks: impl IntoIterator<Item = &'a Mark>) {
+        for id in marks.into_iter().filter_map(Mark::event) {
+            self.events.remove(&id);
+        }
+    }
 }
 
 impl Outbox {
@@ -149,36 +181,73 @@ impl Outbox {
     }
 
     /// For the writer, with its next transaction.
-    pub(crate) fn mark(&self, marks: Vec<Mark>) {
-        self.0.marks.lock().expect("no panic while locked").extend(marks);
+    pub(crate) fn mark(&self, new: Vec<Mark>) {
+        let mut marks = self.lock();
+        marks.events.extend(new.iter().filter_map(Mark::event));
+        marks.waiting.extend(new);
         self.0.marked.notify_one();
     }
 
+    /// A transaction wrote them.
+    pub(crate) fn written(&self, written: &[Mark]) {
+        self.lock().forget(written);
+        for mark in written {
+            if let Mark::Fence(fence) = mark {
+                fence.notify_one();
+            }
+        }
+    }
+
     /// As [`Self::mark`], for those that a transaction took and could not write: they come before what was learnt since.
-    pub(crate) fn unwritten(&self, marks: Vec<Mark>) {
-        self.0.marks.lock().expect("no panic while locked").splice(..0, marks);
-        self.0.marked.notify_one();
+    pub(crate) fn unwritten(&self, unwritten: Vec<Mark>) {
+        if !unwritten.is_empty() {
+            self.lock().waiting.splice(..0, unwritten);
+            self.0.marked.notify_one();
+        }
+    }
+
+    /// As [`Self::unwritten`], when it is they that could not be written: they leave the next transactions alone.
+    pub(crate) fn unwritable(&self, marks: Vec<Mark>) {
+        self.lock().rest = Some(Instant::now() + MARKS_REST);
+        self.unwritten(marks);
     }
 
     /// Gives up the marks that are not written: what they mark is published again.
     pub(crate) fn unmark(&self) {
-        self.0.marks.lock().expect("no panic while locked").clear();
+        let mut marks = self.lock();
+        let given_up = std::mem::take(&mut marks.waiting);
+        marks.forget(&given_up);
+    }
+
+    /// Whether the bus has it, and only its mark is not written.
+    pub(crate) fn waits_for_its_mark(&self, id: Uuid) -> bool {
+        self.lock().events.contains(&id)
+    }
+
+    /// How many the bus has whose marks are not written.
+    pub(crate) fn unmarked(&self) -> usize {
+        self.lock().events.len()
     }
 
     /// Some of those that are to be written.
     pub(crate) fn marks(&self) -> Vec<Mark> {
-        let mut marks = self.0.marks.lock().expect("no panic while locked");
-        let some = marks.len().min(MARKS);
-        if marks.len() > some {
+        let mut marks = self.lock();
+        let some = if marks.resting().is_zero() { marks.waiting.len().min(MARKS) } else { 0 };
+        if marks.waiting.len() > some {
             self.0.marked.notify_one();
         }
-        marks.drain(..some).collect()
+        marks.waiting.drain(..some).collect()
     }
 
     /// Waits until marks have waited long enough.
     pub(crate) async fn marks_due(&self) {
         self.0.marked.notified().await;
-        backoff::pause(MARK_AFTER).await;
+        let resting = self.lock().resting();
+        backoff::pause(resting.max(MARK_AFTER)).await;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Marks> {
+        self.0.marks.lock().expect("no panic while locked")
     }
 
     /// Unpublished events with an id after `after` and before `before`, in the order of their ids.
@@ -220,8 +289,28 @@ pub(crate) fn of_row(source: &Arc<str>, row: row::Model) -> Arc<Envelope> {
 }
 
 /// Which publication a row's next one is.
-pub(crate) fn edition(edition: i32) -> Option<Arc<str>> {
+fn edition(edition: i32) -> Option<Arc<str>> {
     (edition > 0).then(|| edition.to_string().into())
+}
+
+/// The row that an event is, as it was when it was published.
+pub(crate) fn row_of(event: &Envelope) -> Row {
+    let edition = event.edition.as_deref().map_or(Ok(0), str::parse);
+    (event.id, edition.expect("what is in the outbox has a number, or none"))
+}
+
+/// The message that this publication of a row is.
+pub(crate) fn message_id(id: Uuid, number: i32) -> String {
+    bus::message_id(id, edition(number).as_deref())
+}
+
+/// The row that a message is a publication of, if it is one of an outbox.
+pub(crate) fn row_in(message_id: &str) -> Option<Row> {
+    let (id, edition) = match message_id.split_once('.') {
+        Some((id, edition)) => (id, edition.parse().ok()?),
+        None => (message_id, 0),
+    };
+    Some((Uuid::parse_str(id).ok()?, edition))
 }
 
 fn to_row(envelope: &Envelope) -> row::Model {

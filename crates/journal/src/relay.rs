@@ -18,6 +18,7 @@ use crate::{
     bus::{self, Published},
     heal::{Gate, Passing, signed},
     marks::Mark,
+    outbox::row_of,
 };
 
 /// Events published at a time; JetStream takes at most 1,000 in one atomic batch.
@@ -26,6 +27,9 @@ const BATCH: usize = 500;
 const UNDER_WAY: usize = 16_000;
 /// Of these, events found in the outbox: what a subscriber could not handle before must not hold up what is fresh.
 const SWEPT: usize = 4_000;
+/// Events that the bus has and that could not be marked so: with more of them nothing is looked for in the outbox, which a
+/// database that can only be read would give us again and again.
+const UNMARKED: usize = UNDER_WAY;
 /// How long fresh events wait for others: nobody notices, and at low rates it saves most of the wakeups.
 const LINGER: Duration = Duration::from_millis(5);
 /// How often the outbox is looked at.
@@ -59,6 +63,8 @@ struct Sweep {
 struct Told {
     events: Vec<Arc<Envelope>>,
     swept: bool,
+    /// Of the stream that they were meant for.
+    generation: Option<u64>,
     published: Published,
 }
 
@@ -94,6 +100,7 @@ impl Relay {
                 continue;
             };
             let sweeping = self.sweep.is_some();
+            let marked = self.outbox.unmarked() < UNMARKED;
             let (events, swept) = tokio::select! {
                 () = draining.cancelled() => return Ok(()),
                 () = self.gate.changed() => continue,
@@ -104,11 +111,13 @@ impl Relay {
                 Some(fresh) = self.fresh.recv(), if self.held.len() < UNDER_WAY => {
                     (self.gather(fresh).await, false)
                 }
-                events = sweep(&self.outbox, &self.pool, &mut self.sweep), if sweeping && self.swept < SWEPT => {
+                events = sweep(&self.outbox, &self.pool, &mut self.sweep), if sweeping && marked && self.swept < SWEPT => {
                     (events, true)
                 }
-                _ = look.tick(), if !sweeping => {
-                    self.sweep = self.look();
+                _ = look.tick(), if !sweeping || !marked => {
+                    if !sweeping {
+                        self.sweep = self.look();
+                    }
                     continue;
                 }
             };
@@ -130,7 +139,8 @@ impl Relay {
 
     /// Whether it is to be published now.
     fn hold(&mut self, id: Uuid) -> bool {
-        !self.too_large.contains(&id) && self.held.insert(id)
+        let told = self.too_large.contains(&id) || self.outbox.waits_for_its_mark(id);
+        !told && self.held.insert(id)
     }
 
     async fn gather(&mut self, mut events: Vec<Arc<Envelope>>) -> Vec<Arc<Envelope>> {
@@ -157,27 +167,25 @@ impl Relay {
         self.fresh.is_empty().then_some(Sweep { after: None, before })
     }
 
-    fn told(&mut self, Told { events, swept, published }: Told) {
+    fn told(&mut self, Told { events, swept, generation, published }: Told) {
         if swept {
             self.swept -= events.len();
         }
-        let (mut marks, mut newest, mut failed) = (Vec::new(), None, None);
+        // of a stream that may have lost them since: nobody knows
+        let counts = self.gate.passing() == Passing::All(generation);
+        let (mut marks, mut failed) = (Vec::new(), None);
         for (event, published) in events.iter().zip(published) {
             self.held.remove(&event.id);
-            match published {
-                Ok(None) => marks.push(Mark::Published(event.id)),
-                Ok(Some(sequence)) => {
-                    let sequence = signed(sequence);
-                    marks.push(Mark::Stored { id: event.id, sequence });
-                    newest = newest.max(Some((sequence, event.message_id())));
+            match (published, &self.bus) {
+                (Ok(_), _) if !counts => {}
+                (Ok(Some(sequence)), Bus::JetStream(bus)) => {
+                    let (row, stream) = (row_of(event), bus.stream_name().clone());
+                    marks.push(Mark::Stored { row, stream, sequence: signed(sequence) });
                 }
-                Err(bus::Error::TooLarge) => self.lay_aside(event),
-                Err(error) => failed = Some(error),
+                (Ok(_), _) => marks.push(Mark::Published(row_of(event))),
+                (Err(bus::Error::TooLarge), _) => self.lay_aside(event),
+                (Err(error), _) => failed = Some(error),
             }
-        }
-        if let (Bus::JetStream(bus), Some((sequence, message_id))) = (&self.bus, newest) {
-            let stream = bus.stream_name().into();
-            marks.push(Mark::Newest { stream, sequence, message_id });
         }
         if !marks.is_empty() {
             self.outbox.mark(marks);
@@ -211,7 +219,7 @@ async fn publish(
     generation: Option<u64>,
 ) -> Told {
     let published = bus.publish_each(&events, generation).await;
-    Told { events, swept, published }
+    Told { events, swept, generation, published }
 }
 
 /// One step on; the last step ends it. Nothing is lost when the step is dropped midway.

@@ -110,6 +110,16 @@ impl Nats {
         self.copy("saved", "store")
     }
 
+    /// As [`Nats::restore`], but consumers stay as far as they had read: as when a machine loses what it had not yet written of
+    /// one file, and not of the other.
+    ///
+    /// # Errors
+    /// Nothing was saved, or it cannot be copied.
+    pub fn restore_only_messages(&self, stream: &str) -> anyhow::Result<()> {
+        let messages = format!("jetstream/$G/streams/{stream}/msgs");
+        self.copy(&format!("saved/{messages}"), &format!("store/{messages}"))
+    }
+
     fn copy(&self, from: &str, to: &str) -> anyhow::Result<()> {
         let place = |name| -> PathBuf { self.server.home().join(name) };
         if place(to).exists() {

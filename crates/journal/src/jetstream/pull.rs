@@ -17,7 +17,7 @@ use async_nats::{
 };
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::unconstrained,
     time::{Instant, MissedTickBehavior, interval_at, timeout},
 };
@@ -62,7 +62,22 @@ pub struct Subscription(mpsc::Receiver<Delivery>);
 /// what was not begun when the process drains.
 pub(crate) struct Receipt {
     reply: Option<Subject>,
+    origin: Arc<Origin>,
+}
+
+/// Where deliveries come from.
+pub(super) struct Origin {
+    ready: Ready,
+    now: watch::Receiver<Option<Ready>>,
     acks: mpsc::UnboundedSender<Ack>,
+}
+
+impl Origin {
+    /// Whether the stream is still the one that they are of. In one that was set back to an older copy others have their numbers,
+    /// and it would take for handled what nobody has read.
+    fn lasts(&self) -> bool {
+        *self.now.borrow() == Some(self.ready)
+    }
 }
 
 impl Receipt {
@@ -76,14 +91,19 @@ impl Receipt {
 
     pub(crate) fn keep(&self) {
         if let Some(reply) = &self.reply {
-            let _the_process_ends = self.acks.send((reply.clone(), AckKind::Progress.into()));
+            self.send(reply.clone(), AckKind::Progress);
         }
     }
 
     fn tell(&mut self, what: AckKind) {
         if let Some(reply) = self.reply.take() {
-            let _the_process_ends = self.acks.send((reply, what.into()));
+            self.send(reply, what);
         }
+    }
+
+    fn send(&self, reply: Subject, what: AckKind) {
+        let ack = (self.origin.clone(), reply, what.into());
+        let _the_process_ends = self.origin.acks.send(ack);
     }
 }
 
@@ -128,8 +148,10 @@ pub(super) async fn ack(
 }
 
 async fn tell(client: &Client, acks: &mut Vec<Ack>) {
-    for (reply, what) in acks.drain(..) {
-        let _the_client_ends = client.publish(reply, what).await;
+    for (origin, reply, what) in acks.drain(..) {
+        if origin.lasts() {
+            let _the_client_ends = client.publish(reply, what).await;
+        }
     }
 }
 
@@ -240,10 +262,12 @@ impl Ear {
             Ok(pull) => pull,
             Err(error) => return End::Pull(StreamError::to_string(&error)),
         };
-        let end = self.forward(&consumer, &mut pull, ready, heard).await;
+        let (now, acks) = (self.bus.ready.clone(), self.bus.acks.clone());
+        let origin = Arc::new(Origin { ready, now, acks });
+        let end = self.forward(&consumer, &mut pull, &origin, heard).await;
         // what was pulled and not handed over is for others
         while let Some(Some(Ok(message))) = unconstrained(pull.next()).now_or_never() {
-            drop(self.delivery(ready, message));
+            drop(delivery(&origin, message));
         }
         end
     }
@@ -252,7 +276,7 @@ impl Ear {
         &self,
         consumer: &PullConsumer,
         pull: &mut Pull,
-        ready: Ready,
+        origin: &Arc<Origin>,
         heard: &mut u64,
     ) -> End {
         let mut stream = self.bus.ready.clone();
@@ -261,13 +285,14 @@ impl Ear {
         let mut heard_at_last_look = *heard;
         loop {
             let changed = async {
-                let _the_process_ends = stream.wait_for(|now| *now != Some(ready)).await.map(drop);
+                let _the_process_ends =
+                    stream.wait_for(|now| *now != Some(origin.ready)).await.map(drop);
             };
             let next = async {
                 let Ok(place) = self.deliver.reserve().await else { return Err(End::Deaf) };
                 match pull.next().await {
                     Some(Ok(message)) => {
-                        place.send(self.delivery(ready, message));
+                        place.send(delivery(origin, message));
                         Ok(())
                     }
                     Some(Err(error)) => Err(End::Pull(error.to_string())),
@@ -289,23 +314,6 @@ impl Ear {
                     }
                 }
             }
-        }
-    }
-
-    fn delivery(
-        &self,
-        Ready { created, .. }: Ready,
-        message: async_nats::jetstream::Message,
-    ) -> Delivery {
-        let sequence = message.info().map_or(0, |info| info.stream_sequence);
-        let message = message.message;
-        let nameless = super::nameless(created.micros().unsigned_abs(), sequence);
-        let (event, read) = headers::read(&message, nameless);
-        let receipt = Receipt { reply: message.reply, acks: self.bus.acks.clone() };
-        Delivery {
-            event: Arc::new(event),
-            unreadable: read.err(),
-            receipt: bus::Receipt::JetStream(receipt),
         }
     }
 
@@ -349,6 +357,19 @@ impl Ear {
                 _ => Err(format!("NATS does not give us the consumer {}: {error}", self.name)),
             },
         }
+    }
+}
+
+fn delivery(origin: &Arc<Origin>, message: async_nats::jetstream::Message) -> Delivery {
+    let sequence = message.info().map_or(0, |info| info.stream_sequence);
+    let message = message.message;
+    let created = origin.ready.created.micros().unsigned_abs();
+    let (event, read) = headers::read(&message, super::nameless(created, sequence));
+    let receipt = Receipt { reply: message.reply, origin: origin.clone() };
+    Delivery {
+        event: Arc::new(event),
+        unreadable: read.err(),
+        receipt: bus::Receipt::JetStream(receipt),
     }
 }
 

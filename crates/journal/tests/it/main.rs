@@ -2,6 +2,7 @@
 
 mod consuming;
 mod engines;
+mod healing;
 mod letters;
 mod nats;
 mod purging;

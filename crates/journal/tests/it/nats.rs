@@ -15,17 +15,17 @@ use testbed::{Nats, until};
 use tokio::time::Instant;
 
 /// As an administrator sees the server.
-async fn look(nats: &Nats) -> Context {
+pub(crate) async fn look(nats: &Nats) -> Context {
     jetstream::new(async_nats::connect(nats.url()).await.expect("it runs"))
 }
 
-async fn tallies(nats: &Nats) -> Stream {
+pub(crate) async fn tallies(nats: &Nats) -> Stream {
     let there = async || look(nats).await.get_stream(stream().name).await.ok();
     until("the stream", SOON, there).await.expect("it is made")
 }
 
 /// The ids of all events that the stream has.
-async fn event_ids(nats: &Nats) -> BTreeSet<String> {
+pub(crate) async fn event_ids(nats: &Nats) -> BTreeSet<String> {
     let stream = tallies(nats).await;
     let state = &stream.cached_info().state;
     let mut ids = BTreeSet::new();
@@ -36,23 +36,23 @@ async fn event_ids(nats: &Nats) -> BTreeSet<String> {
     ids
 }
 
-async fn open() -> Keeper {
+pub(crate) async fn open() -> Keeper {
     Keeper::open_nats(Nats::start().await.expect("a server")).await
 }
 
-fn server(keeper: &mut Keeper) -> &mut Nats {
+pub(crate) fn server(keeper: &mut Keeper) -> &mut Nats {
     keeper.nats.as_mut().expect("it has one")
 }
 
-async fn open_with(nats: Nats, config: Config) -> Keeper {
+pub(crate) async fn open_with(nats: Nats, config: Config) -> Keeper {
     let host = Host::new();
     let bus = connect_with(&host, &Config { url: (&*nats.url()).into(), ..config }).await;
     let data = testbed::database().await;
     Keeper { nats: Some(nats), ..Keeper::open_on(host, data, bus).await }
 }
 
-const UNPUBLISHED: &str = "FROM outbox WHERE published = 0";
-const PUBLISHED: &str = "FROM outbox WHERE published = 1 AND stream_sequence > 0";
+pub(crate) const UNPUBLISHED: &str = "FROM outbox WHERE published = 0";
+pub(crate) const PUBLISHED: &str = "FROM outbox WHERE published = 1 AND stream_sequence > 0";
 
 #[tokio::test]
 async fn events_stored_while_nats_is_away_are_published_when_it_comes() {
@@ -294,24 +294,7 @@ async fn a_batch_with_an_event_that_is_known_is_published_singly() {
     keeper.close().await;
 }
 
-#[tokio::test]
-async fn batches_are_marked_with_the_places_they_have() {
-    let nats = Nats::start().await.expect("a server");
-    let config = Config { atomic_publish: AtomicPublish::Always, ..small() };
-    let mut keeper = open_with(nats, config).await;
-    keeper.hear((1..=300).map(|id| add(id, 1)).collect()).await;
-    keeper.counts(300, PUBLISHED).await;
-    let places = "FROM (SELECT DISTINCT stream_sequence FROM outbox) AS places";
-    assert_eq!(keeper.count(places).await, 300);
-    let bus = &keeper.bus;
-    // the healer would say that some are lost if they were not where they are said to be
-    server_restarts(&mut keeper.nats).await;
-    bus.publish(vec![added(1, 1)]).await.expect("it is published");
-    assert_eq!(keeper.count("FROM outbox WHERE edition > 0").await, 0);
-    keeper.close().await;
-}
-
-async fn server_restarts(nats: &mut Option<Nats>) {
+pub(crate) async fn server_restarts(nats: &mut Option<Nats>) {
     let nats = nats.as_mut().expect("it has one");
     nats.stop().await.expect("it runs");
     nats.restart().await.expect("it starts again");

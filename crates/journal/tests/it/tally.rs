@@ -3,7 +3,7 @@
 use chassis::{DrainConfig, Host};
 use journal::{
     Bus, Cause, Database, Decision, Envelope, Malformed, Noun, Outbox, Routes, Table, Time, Writer,
-    bus, consumer, writer,
+    bus, consumer, database::Source, writer,
 };
 use prost_types::{Duration as Added, Timestamp as Counted};
 use sea_orm::{
@@ -203,7 +203,29 @@ impl Keeper {
         data: TestDatabase,
         bus: Bus,
     ) -> Self {
-        let database = Database::open(&data.source()).await.expect("a database");
+        Self::open_as(attempts, data.source(), host, data, bus).await
+    }
+
+    /// A statement may take so long.
+    pub(crate) async fn open_within(
+        statement: Duration,
+        host: Host,
+        data: TestDatabase,
+        bus: Bus,
+    ) -> Self {
+        let mut source = data.source();
+        source.config.statement_timeout = statement;
+        Self::open_as(2, source, host, data, bus).await
+    }
+
+    async fn open_as(
+        attempts: u32,
+        source: Source,
+        host: Host,
+        data: TestDatabase,
+        bus: Bus,
+    ) -> Self {
+        let database = Database::open(&source).await.expect("a database");
         database.migrate::<Migrator>().await.expect("it is brought up to date");
         let outbox = Outbox::open(&host, &database, &bus, SOURCE);
         let config = writer::Config { queue: 4, ..writer::Config::default() };
