@@ -30,6 +30,10 @@ const ATTEMPTS: u32 = 10;
 const CONFLICT: Backoff =
     Backoff { first: Duration::from_millis(2), most: Duration::from_millis(50) };
 
+/// How long a chore may take, which may lift the server's own limit: what waits for it meanwhile waits no longer than for a
+/// migration.
+const CHORE: Duration = Duration::from_secs(60);
+
 pub(crate) struct Desk<N: Table> {
     pub(crate) database: Database,
     pub(crate) outbox: Option<Outbox>,
@@ -143,6 +147,10 @@ impl<N: Table> Desk<N> {
     }
 
     async fn chore(&self, chore: Chore) -> Result<u64, DbErr> {
+        self.database.change(Some(CHORE), self.work(chore)).await
+    }
+
+    async fn work(&self, chore: Chore) -> Result<u64, DbErr> {
         let tx = self.database.begin().await?;
         // its bug is its caller's error, and nobody else's
         let rows = AssertUnwindSafe(chore(&tx)).catch_unwind().await;
@@ -151,7 +159,8 @@ impl<N: Table> Desk<N> {
         Ok(rows)
     }
 
-    /// A batch that cannot be stored is done one by one, so that one bad item never fails its neighbours.
+    /// A batch that cannot be stored is done one by one, so that one bad item never fails its neighbours; one that the database
+    /// cannot store in time, half by half, or it would be brought again for ever.
     async fn store(&self, mut batch: Batch<N>) {
         let mut attempt = 1;
         let failure = loop {
@@ -165,7 +174,12 @@ impl<N: Table> Desk<N> {
             backoff::pause(CONFLICT.after(attempt)).await;
             attempt += 1;
         };
-        if batch.len() > 1 && !database::is_away(&failure) {
+        let late = database::is_late(&failure);
+        if batch.parts() > 1 && late {
+            for half in batch.halves() {
+                Box::pin(self.store(half)).await;
+            }
+        } else if batch.parts() > 1 && !database::is_away(&failure) {
             for one in batch.split() {
                 Box::pin(self.store(one)).await;
             }
@@ -176,7 +190,7 @@ impl<N: Table> Desk<N> {
 
     async fn write(&self, batch: &mut Batch<N>) -> Result<Written<N>, DbErr> {
         let marks = self.outbox.as_ref().map(Outbox::marks).unwrap_or_default();
-        let written = self.transact(batch, &marks).await;
+        let written = self.database.change(None, self.transact(batch, &marks)).await;
         match &self.outbox {
             Some(outbox) if written.is_err() && !marks.is_empty() => outbox.unwritten(marks),
             Some(_) => marks::written(&marks),
@@ -278,6 +292,17 @@ impl<N: Noun> Batch<N> {
     fn len(&self) -> usize {
         let letters = self.letters.iter().map(|(letters, _)| letters.len()).sum::<usize>();
         self.items.len() + letters + self.chores.len()
+    }
+
+    /// What [`Self::split`] makes of it.
+    fn parts(&self) -> usize {
+        self.items.len() + self.letters.len()
+    }
+
+    fn halves(mut self) -> [Self; 2] {
+        let items = self.items.split_off(self.items.len() / 2);
+        let letters = self.letters.split_off(self.letters.len().div_ceil(2));
+        [self, Self { items, letters, ..Self::new() }]
     }
 
     fn split(self) -> impl Iterator<Item = Self> {

@@ -75,7 +75,7 @@ async fn look(options: &MySqlConnectOptions) -> Result<bool, Fault> {
         return Err(Fault::Lasting(anyhow!("the URL names no database: mysql://USER@HOST/NAME")));
     }
     let tables = "SELECT count(*), count(CASE WHEN table_name = 'seaql_migrations' THEN 1 END) \
-                  FROM information_schema.tables WHERE table_schema = DATABASE()";
+                  FROM information_schema.tables WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE'";
     let tables = sqlx::query_as(tables).fetch_one(&mut server).await.map_err(fault)?;
     super::empty_or_ours(tables)?;
     let _gone_either_way = server.close().await;
@@ -120,6 +120,7 @@ pub(super) fn pool(
     left_open: LeftOpen,
 ) -> DatabaseConnection {
     let settings = settings(server.mariadb, config, role);
+    let unwell = left_open.clone();
     let pool = MySqlPoolOptions::new()
         .max_connections(role.connections(config))
         .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -133,8 +134,12 @@ pub(super) fn pool(
                 Ok(())
             })
         })
-        .before_acquire(|connection, metadata| {
+        .before_acquire(move |connection, metadata| {
+            let clean = !unwell.take();
             Box::pin(async move {
+                if !clean {
+                    return Ok(false);
+                }
                 // the server may have gone while nobody looked
                 if metadata.idle_for > PING_AFTER {
                     return Ok(connection.ping().await.is_ok());
@@ -142,9 +147,15 @@ pub(super) fn pool(
                 Ok(true)
             })
         })
-        .after_release(move |_connection, _metadata| {
+        .after_release(move |connection, _metadata| {
             let clean = !left_open.take();
-            Box::pin(async move { Ok(clean) })
+            Box::pin(async move {
+                // sqlx waits without end for the rest of an answer that nobody wants any more
+                if clean && role.reads() {
+                    return super::comes_back(connection.ping()).await;
+                }
+                Ok(clean)
+            })
         })
         .connect_lazy_with(server.options.clone());
     SqlxMySqlConnector::from_sqlx_mysql_pool(pool)

@@ -27,6 +27,10 @@ pub(super) const LOCK: &str = "SELECT CAST(1 AS bigint) AS locked FROM pg_adviso
 /// The way to a server that was reached, and found to be good.
 pub(super) async fn find(source: &Source) -> anyhow::Result<PgConnectOptions> {
     let options: PgConnectOptions = source.url.parse().map_err(super::malformed)?;
+    anyhow::ensure!(
+        options.get_database().is_some(),
+        "the URL names no database: postgres://USER@HOST/NAME"
+    );
     let options = options.disable_statement_logging();
     reach(source, async || look(&options).await).await?;
     Ok(options)
@@ -42,7 +46,7 @@ async fn look(options: &PgConnectOptions) -> Result<(), Fault> {
         return Err(Fault::Lasting(old));
     }
     let tables = "SELECT count(*), count(CASE WHEN table_name = 'seaql_migrations' THEN 1 END) \
-                  FROM information_schema.tables WHERE table_schema = current_schema()";
+                  FROM information_schema.tables WHERE table_schema = current_schema() AND table_type = 'BASE TABLE'";
     let tables = sqlx::query_as(tables).fetch_one(&mut server).await.map_err(fault)?;
     super::empty_or_ours(tables)?;
     let _gone_either_way = server.close().await;
@@ -90,12 +94,17 @@ pub(super) fn pool(
     if role.reads() {
         options = options.options([("default_transaction_read_only", "on")]);
     }
+    let unwell = left_open.clone();
     let pool = PgPoolOptions::new()
         .max_connections(role.connections(config))
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .test_before_acquire(false) // a round trip for each use; sqlx looks at a connection when it comes back
-        .before_acquire(|connection, metadata| {
+        .before_acquire(move |connection, metadata| {
+            let clean = !unwell.take();
             Box::pin(async move {
+                if !clean {
+                    return Ok(false);
+                }
                 // the server may have gone while nobody looked
                 if metadata.idle_for > PING_AFTER {
                     return Ok(connection.ping().await.is_ok());
@@ -103,9 +112,15 @@ pub(super) fn pool(
                 Ok(true)
             })
         })
-        .after_release(move |_connection, _metadata| {
+        .after_release(move |connection, _metadata| {
             let clean = !left_open.take();
-            Box::pin(async move { Ok(clean) })
+            Box::pin(async move {
+                // sqlx waits without end for the rest of an answer that nobody wants any more
+                if clean && role.reads() {
+                    return super::comes_back(connection.ping()).await;
+                }
+                Ok(clean)
+            })
         })
         .connect_lazy_with(options);
     SqlxPostgresConnector::from_sqlx_postgres_pool(pool)
