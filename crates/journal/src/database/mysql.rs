@@ -12,7 +12,7 @@ use sea_orm::{
 use super::{
     ACQUIRE_TIMEOUT, Config, IDLE_TRANSACTION, LOCK_TIMEOUT, LeftOpen, MIGRATION_WAIT, PING_AFTER,
     Role, Source,
-    reach::{Fault, reach},
+    reach::{Fault, reach, said},
 };
 
 /// The oldest `MariaDB` whose makers still kept it when this was written; we are tested with 10.11.
@@ -98,18 +98,18 @@ pub(super) fn number(error: &dyn sqlx::error::DatabaseError) -> Option<u16> {
 
 fn fault(error: sqlx::Error) -> Fault {
     let cure = match &error {
-        sqlx::Error::Io(_) => return Fault::Passing(error),
+        sqlx::Error::Io(_) => return Fault::Passing(said(error)),
         sqlx::Error::Database(answer) => match number(&**answer) {
             Some(1045 | 1698) => "it refuses the user or the password",
             Some(1049) => "there is no such database on it: CREATE DATABASE makes one",
             Some(1044 | 1142) => "the user may not use it: GRANT lets them",
             // no connection is free, for all or for this user; stopping
-            Some(1040 | 1203 | 1226 | 1053) => return Fault::Passing(error),
-            _ => return Fault::Lasting(anyhow!(error)),
+            Some(1040 | 1203 | 1226 | 1053) => return Fault::Passing(said(error)),
+            _ => return Fault::Lasting(said(error)),
         },
-        _ => return Fault::Lasting(anyhow!(error)),
+        _ => return Fault::Lasting(said(error)),
     };
-    Fault::Lasting(anyhow!(error).context(cure))
+    Fault::Lasting(said(error).context(cure))
 }
 
 /// A pool that connects when it is first used.

@@ -12,7 +12,7 @@ use sea_orm::{
 use super::{
     ACQUIRE_TIMEOUT, Config, IDLE_TRANSACTION, LOCK_TIMEOUT, LeftOpen, MIGRATION_WAIT, PING_AFTER,
     Role, Source,
-    reach::{Fault, reach},
+    reach::{Fault, reach, said},
 };
 
 /// As `server_version_num` says it. The oldest that its makers still kept when this was written; we are tested with 15.
@@ -55,20 +55,24 @@ async fn look(options: &PgConnectOptions) -> Result<(), Fault> {
 
 fn fault(error: sqlx::Error) -> Fault {
     let cure = match &error {
-        sqlx::Error::Io(_) => return Fault::Passing(error),
+        sqlx::Error::Io(_) => return Fault::Passing(said(error)),
         sqlx::Error::Database(answer) => match answer.code().as_deref() {
             Some("28P01" | "28000") => "it refuses the user or the password",
             Some("3D000") => "there is no such database on it: CREATE DATABASE makes one",
             Some("42501") => "the user may not use it: GRANT lets them",
             // starting or stopping, no connection is free, the connection broke
             Some(code) if ["57", "53", "08"].iter().any(|class| code.starts_with(class)) => {
-                return Fault::Passing(error);
+                return Fault::Passing(said(error));
             }
-            _ => return Fault::Lasting(anyhow!(error)),
+            _ => return Fault::Lasting(said(error)),
         },
-        _ => return Fault::Lasting(anyhow!(error)),
+        // what it would say of TLS, or of nothing
+        sqlx::Error::Protocol(what) if what.contains("SSLRequest") => {
+            return Fault::Lasting(anyhow!("it is no PostgreSQL server"));
+        }
+        _ => return Fault::Lasting(said(error)),
     };
-    Fault::Lasting(anyhow!(error).context(cure))
+    Fault::Lasting(said(error).context(cure))
 }
 
 /// A pool that connects when it is first used.
