@@ -400,6 +400,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_no_file_is_refused_with_its_cure() {
+        for (url, cure) in [
+            ("sqlite::memory:", "name a file"),
+            ("sqlite:/tmp/nothing?mode=memory", "name a file"),
+            ("sqlite:/nowhere/order.db?mode=rwc", "see that the directory exists"),
+        ] {
+            let error = Database::open(&source(url)).await.expect_err("it cannot be used");
+            let error = format!("{error:#}");
+            assert!(error.contains("(--database-url): ") && error.contains(cure), "{error}");
+        }
+    }
+
+    #[tokio::test]
     async fn only_the_writer_can_write() {
         let test = testbed::database().await;
         let url = test.url.clone();
