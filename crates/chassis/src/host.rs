@@ -142,7 +142,18 @@ impl Host {
     /// # Errors
     /// A task ended that should not have, before the drain or while it went on.
     pub async fn run(&self, drain: &DrainConfig) -> anyhow::Result<()> {
-        let mut signals = Signals::new()?;
+        self.run_hearing(Signals::new()?, drain).await
+    }
+
+    /// As [`Self::run`], for who has listened to signals before: none of them is missed in between.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn run_hearing(
+        &self,
+        mut signals: Signals,
+        drain: &DrainConfig,
+    ) -> anyhow::Result<()> {
         tokio::select! {
             name = signals.next() => self.stop(name),
             () = self.process.stopping.cancelled() => {}

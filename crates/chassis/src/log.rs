@@ -34,7 +34,7 @@ pub struct LogConfig {
     /// What is logged: error, warn, info, debug, trace or off, for all or by crate: info,journal=debug
     #[arg(id = "log_filter", long = "log", env = "STARCOFFEE_LOG", value_name = "FILTER")]
     // the migrations' crate tells at each start that there is nothing to do, and that of NATS each attempt to connect
-    #[arg(default_value = "info,async_nats=off,sea_orm_migration=warn", value_parser = filter)]
+    #[arg(default_value = "info,async_nats=off,sea_orm_migration=warn,sqlx=error", value_parser = filter)]
     pub filter: String,
 }
 

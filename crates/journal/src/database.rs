@@ -13,9 +13,11 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode,
-    Statement, TransactionOptions, TransactionTrait, sqlx, sqlx::postgres::PgConnectOptions,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, sqlx, sqlx::postgres::PgConnectOptions,
 };
+
+use tokio::time::timeout;
 
 use crate::Time;
 
@@ -25,8 +27,9 @@ mod mysql;
 mod postgres;
 mod reach;
 mod sqlite;
+mod watch;
 
-pub(crate) use fault::{is_away, is_conflict, is_duplicate_index};
+pub(crate) use fault::{is_away, is_conflict, is_duplicate_index, is_late};
 pub use sqlite::url;
 
 /// How long somebody waits for a connection: about as long as its caller does.
@@ -40,6 +43,10 @@ const MIGRATION_WAIT: Duration = Duration::from_secs(60);
 /// A connection that nobody has used for so long is looked at before it is: a server that was restarted is noticed then, and
 /// under load looking costs nothing.
 const PING_AFTER: Duration = Duration::from_secs(1);
+/// A server that still says nothing so long after it should have ended a statement stands still, or its host is gone.
+const SILENCE: Duration = Duration::from_secs(2);
+/// How long a connection that comes back may take to show that it is well: about as long as whoever wants it waits.
+const COMES_BACK: Duration = Duration::from_secs(2);
 /// As the server lists our sessions.
 const APPLICATION: &str = "journal";
 /// What is told of a database with somebody else's tables in it.
@@ -140,12 +147,16 @@ impl Role {
     }
 }
 
-/// A transaction may have been left open: whoever began it went away midway, and the driver does not know. The connection is
-/// closed when it comes back, instead of giving what others write to a transaction that nobody ever commits.
+/// A transaction may have been left open: whoever began it went away midway, and the driver does not know. Or the server does not
+/// answer, or is not the one it was. The connection is closed when it comes back, instead of giving what others write to a transaction that nobody ever commits.
 #[derive(Clone, Debug, Default)]
 struct LeftOpen(Arc<AtomicBool>);
 
 impl LeftOpen {
+    fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
     fn take(&self) -> bool {
         self.0.swap(false, Ordering::AcqRel)
     }
@@ -157,7 +168,7 @@ struct Beginning<'a>(Option<&'a LeftOpen>);
 impl Drop for Beginning<'_> {
     fn drop(&mut self) {
         if let Some(left_open) = self.0 {
-            left_open.0.store(true, Ordering::Release);
+            left_open.set();
         }
     }
 }
@@ -222,6 +233,52 @@ impl Database {
         beginning.0 = None;
         begun
     }
+
+    /// A change, which ends also when the server stands still: `within` how long, or else as soon as any server would have ended
+    /// one statement. After a server that cannot be used, another connection is made for the next change: another server may
+    /// be in charge by now.
+    pub(crate) async fn change<T>(
+        &self,
+        within: Option<Duration>,
+        work: impl Future<Output = Result<T, DbErr>>,
+    ) -> Result<T, DbErr> {
+        if matches!(self.server, Server::Sqlite) {
+            return work.await; // a file does not stand still
+        }
+        let mut work = pin!(work);
+        let changed = self.answered(within, work.as_mut()).await;
+        if let Err(error) = &changed
+            && is_away(error)
+            && !is_late(error)
+        {
+            // before the work is dropped, and the connection comes back
+            self.left_open.set();
+        }
+        changed
+    }
+
+    /// A look, which ends also when the server stands still.
+    pub(crate) async fn look<T>(
+        &self,
+        work: impl Future<Output = Result<T, DbErr>>,
+    ) -> Result<T, DbErr> {
+        if matches!(self.server, Server::Sqlite) {
+            return work.await; // a file does not stand still
+        }
+        self.answered(None, work).await
+    }
+
+    async fn answered<T>(
+        &self,
+        within: Option<Duration>,
+        work: impl Future<Output = Result<T, DbErr>>,
+    ) -> Result<T, DbErr> {
+        let limit = within.unwrap_or(self.source.config.statement_timeout + SILENCE);
+        timeout(limit, work).await.unwrap_or_else(|_elapsed| {
+            let silent = format!("the database server has not answered for {limit:?}");
+            Err(DbErr::Conn(RuntimeErr::Internal(silent)))
+        })
+    }
 }
 
 /// A pool of a server's; it connects when it is first used.
@@ -239,6 +296,13 @@ fn empty_or_ours((tables, ours): (i64, i64)) -> Result<(), reach::Fault> {
         true => Err(reach::Fault::Lasting(anyhow!(FOREIGN))),
         false => Ok(()),
     }
+}
+
+/// Whether a connection is well: one of a server that stands still is closed, and makes room for another.
+async fn comes_back(
+    well: impl Future<Output = Result<(), sqlx::Error>>,
+) -> Result<bool, sqlx::Error> {
+    Ok(matches!(timeout(COMES_BACK, well).await, Ok(Ok(()))))
 }
 
 fn malformed(error: sqlx::Error) -> anyhow::Error {
@@ -333,6 +397,19 @@ mod tests {
             "{error}"
         );
         assert_eq!(std::fs::read(&path).expect("it is there"), before);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_file_is_refused_with_its_cure() {
+        for (url, cure) in [
+            ("sqlite::memory:", "name a file"),
+            ("sqlite:/tmp/nothing?mode=memory", "name a file"),
+            ("sqlite:/nowhere/order.db?mode=rwc", "see that the directory exists"),
+        ] {
+            let error = Database::open(&source(url)).await.expect_err("it cannot be used");
+            let error = format!("{error:#}");
+            assert!(error.contains("(--database-url): ") && error.contains(cure), "{error}");
+        }
     }
 
     #[tokio::test]

@@ -30,6 +30,10 @@ const ATTEMPTS: u32 = 10;
 const CONFLICT: Backoff =
     Backoff { first: Duration::from_millis(2), most: Duration::from_millis(50) };
 
+/// How long a chore may take, which may lift the server's own limit: what waits for it meanwhile waits no longer than for a
+/// migration.
+const CHORE: Duration = Duration::from_secs(60);
+
 pub(crate) struct Desk<N: Table> {
     pub(crate) database: Database,
     pub(crate) outbox: Option<Outbox>,
@@ -83,18 +87,6 @@ struct Written<N: Noun> {
     new: Vec<N>,
     moved: Vec<N>,
     stored: Vec<Arc<Envelope>>,
-}
-
-/// Why a transaction failed.
-struct Failure {
-    error: DbErr,
-    of_marks: bool,
-}
-
-impl From<DbErr> for Failure {
-    fn from(error: DbErr) -> Self {
-        Self { error, of_marks: false }
-    }
 }
 
 impl<N: Table> Desk<N> {
@@ -155,6 +147,10 @@ impl<N: Table> Desk<N> {
     }
 
     async fn chore(&self, chore: Chore) -> Result<u64, DbErr> {
+        self.database.change(Some(CHORE), self.work(chore)).await
+    }
+
+    async fn work(&self, chore: Chore) -> Result<u64, DbErr> {
         let tx = self.database.begin().await?;
         // its bug is its caller's error, and nobody else's
         let rows = AssertUnwindSafe(chore(&tx)).catch_unwind().await;
@@ -163,7 +159,8 @@ impl<N: Table> Desk<N> {
         Ok(rows)
     }
 
-    /// A batch that cannot be stored is done one by one, so that one bad item never fails its neighbours.
+    /// A batch that cannot be stored is done one by one, so that one bad item never fails its neighbours; one that the database
+    /// cannot store in time, half by half, or it would be brought again for ever.
     async fn store(&self, mut batch: Batch<N>) {
         let mut attempt = 1;
         let failure = loop {
@@ -177,7 +174,12 @@ impl<N: Table> Desk<N> {
             backoff::pause(CONFLICT.after(attempt)).await;
             attempt += 1;
         };
-        if batch.len() > 1 && !database::is_away(&failure) {
+        let late = database::is_late(&failure);
+        if batch.parts() > 1 && late {
+            for half in batch.halves() {
+                Box::pin(self.store(half)).await;
+            }
+        } else if batch.parts() > 1 && !database::is_away(&failure) {
             for one in batch.split() {
                 Box::pin(self.store(one)).await;
             }
@@ -188,33 +190,41 @@ impl<N: Table> Desk<N> {
 
     async fn write(&self, batch: &mut Batch<N>) -> Result<Written<N>, DbErr> {
         let marks = self.outbox.as_ref().map(Outbox::marks).unwrap_or_default();
-        let written = self.transact(batch, &marks).await;
-        let Some(outbox) = &self.outbox else { return written.map_err(|failure| failure.error) };
+        let mut of_marks = false;
+        let written = self.transact(batch, &marks, &mut of_marks);
+        let written = self.database.change(None, written).await;
+        let Some(outbox) = &self.outbox else { return written };
         match written {
             Ok(written) => {
                 outbox.written(&marks);
                 Ok(written)
             }
             // nobody's command fails for the sake of marks
-            Err(Failure { of_marks: true, error }) if !database::is_conflict(&error) => {
-                let written = self.transact(batch, &[]).await;
-                match written.is_ok() {
-                    true => {
-                        tracing::warn!(%error, "what is published cannot be marked so");
-                        outbox.unwritable(marks);
-                    }
-                    false => outbox.unwritten(marks),
+            Err(error) if of_marks && !database::is_conflict(&error) => {
+                let written = self.transact(batch, &[], &mut of_marks);
+                let written = self.database.change(None, written).await;
+                if written.is_ok() {
+                    tracing::warn!(%error, "what is published cannot be marked so");
+                    outbox.unwritable(marks);
+                } else {
+                    outbox.unwritten(marks);
                 }
-                written.map_err(|failure| failure.error)
+                written
             }
-            Err(Failure { error, .. }) => {
+            Err(error) => {
                 outbox.unwritten(marks);
                 Err(error)
             }
         }
     }
 
-    async fn transact(&self, batch: &mut Batch<N>, marks: &[Mark]) -> Result<Written<N>, Failure> {
+    /// `of_marks`: whether it was the marks that could not be written.
+    async fn transact(
+        &self,
+        batch: &mut Batch<N>,
+        marks: &[Mark],
+        of_marks: &mut bool,
+    ) -> Result<Written<N>, DbErr> {
         let now = Time::now();
         let tx = self.database.begin().await?;
         N::prepare(&tx, batch.items.iter_mut().map(|item| &mut item.command).collect()).await?;
@@ -238,7 +248,8 @@ impl<N: Table> Desk<N> {
             None => Vec::new(),
         };
         let marked = marks::write(&tx, marks).await;
-        marked.map_err(|error| Failure { error, of_marks: true })?;
+        *of_marks = marked.is_err();
+        marked?;
         for (letters, _) in &batch.letters {
             dead_letters::put(&tx, letters).await?;
         }
@@ -308,6 +319,17 @@ impl<N: Noun> Batch<N> {
     fn len(&self) -> usize {
         let letters = self.letters.iter().map(|(letters, _)| letters.len()).sum::<usize>();
         self.items.len() + letters + self.chores.len()
+    }
+
+    /// What [`Self::split`] makes of it.
+    fn parts(&self) -> usize {
+        self.items.len() + self.letters.len()
+    }
+
+    fn halves(mut self) -> [Self; 2] {
+        let items = self.items.split_off(self.items.len() / 2);
+        let letters = self.letters.split_off(self.letters.len().div_ceil(2));
+        [self, Self { items, letters, ..Self::new() }]
     }
 
     fn split(self) -> impl Iterator<Item = Self> {

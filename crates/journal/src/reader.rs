@@ -7,7 +7,7 @@ use std::{
 };
 
 use chassis::Host;
-use sea_orm::{DatabaseConnection, DbErr, EntityName as _};
+use sea_orm::{DbErr, EntityName as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -49,7 +49,7 @@ impl<N: Table> Reader<N> {
     pub fn open(host: &Host, database: &Database) -> Self {
         let (looks, waiting) = mpsc::channel(WAITING);
         let name = format!("the reader of {}", N::Entity::default().table_name());
-        host.spawn_last(name, work(database.pool.clone(), waiting, host.closing()));
+        host.spawn_last(name, work(database.clone(), waiting, host.closing()));
         Self(looks)
     }
 
@@ -65,7 +65,7 @@ impl<N: Table> Reader<N> {
 }
 
 async fn work<N: Table>(
-    pool: DatabaseConnection,
+    database: Database,
     mut waiting: mpsc::Receiver<Look<N>>,
     closing: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -80,7 +80,8 @@ async fn work<N: Table>(
             return Ok(());
         }
         let keys: BTreeSet<N::Key> = looks.iter().map(|look| look.key).collect();
-        match N::find(keys.into_iter().collect()).all(&pool).await {
+        let find = N::find(keys.into_iter().collect());
+        match database.look(find.all(&database.pool)).await {
             Ok(found) => answer(looks.drain(..), &found),
             Err(error) => {
                 let error = Error::Store(Arc::new(error));

@@ -102,7 +102,7 @@ pub async fn serve(
     consumer::open(host, bus, "make", routes, &writer, consumer::Config::default());
 
     let audience = Audience::open(host, &db, &writer, audience::Config::default());
-    let pool = db.pool;
+    let pool = db.pool.clone();
     if let Some(brewing) = auto_barista {
         let (writer, audience, pool) = (writer.clone(), audience.clone(), pool.clone());
         let barista = Barista { writer, audience, pool, brewing };
@@ -112,6 +112,7 @@ pub async fn serve(
     let server = server.beside(OpsServiceServer::new(ops), ops::deadlines())?;
     let serving = server.serve(host, listener, MakeServiceServer::new(api))?;
     serving.ready();
+    db.watch(host, serving.readiness());
     Ok(serving)
 }
 

@@ -40,12 +40,12 @@ impl Health {
         health
     }
 
-    pub(crate) fn ready(&self) {
+    /// Whether calls are welcome; never again once the host stops.
+    pub(crate) fn tell(&self, now: bool) {
         let Inner { ready, stopping, .. } = &*self.0;
         ready.send_if_modified(|ready| {
-            let changed = !*ready && !stopping.is_cancelled();
-            *ready |= changed;
-            changed
+            let now = now && !stopping.is_cancelled();
+            mem::replace(ready, now) != now
         });
     }
 

@@ -225,7 +225,13 @@ where
 impl Serving {
     /// Tells health that calls are welcome: the service has all that it needs.
     pub fn ready(&self) {
-        self.health.ready();
+        self.health.tell(true);
+    }
+
+    /// Tells health later whether the service still has what it needs: whether calls are welcome.
+    pub fn readiness(&self) -> impl Fn(bool) + Send + Sync + use<> + 'static {
+        let health = self.health.clone();
+        move |ready| health.tell(ready)
     }
 }
 

@@ -85,10 +85,11 @@ pub async fn serve(
     let rebuild = Rebuild { writer: writer.clone(), pool: db.pool.clone() };
     let rebuild = RebuildServiceServer::new(rebuild);
     let audience = Audience::open(host, &db, &writer, audience::Config::default());
-    let api = Api { host: host.clone(), audience, pool: db.pool };
+    let api = Api { host: host.clone(), audience, pool: db.pool.clone() };
     let server = server.beside(OpsServiceServer::new(ops), ops::deadlines())?;
     let server = server.beside(rebuild, rebuild::deadlines())?;
     let serving = server.serve(host, listener, MyPageServiceServer::new(api))?;
     serving.ready();
+    db.watch(host, serving.readiness());
     Ok(serving)
 }

@@ -127,12 +127,13 @@ pub async fn serve(
         patience: pay_within,
         voids: Attempts::new(),
     });
-    let settler = Settler { till: till.clone(), db, after: settle_after };
+    let settler = Settler { till: till.clone(), db: db.clone(), after: settle_after };
     host.spawn("the settler", settler.work(host.clone()));
     let api = Api { host: host.clone(), menu, till, audience, wishes: Attempts::new() };
     let server = server.beside(OpsServiceServer::new(ops), ops::deadlines())?;
     let serving = server.serve(host, listener, OrderServiceServer::new(api))?;
     serving.ready();
+    db.watch(host, serving.readiness());
     Ok(serving)
 }
 

@@ -107,7 +107,7 @@ pub async fn serve(
     consumer::open(host, bus, "payment", routes, &writer, consumer::Config::default());
 
     let reader = Reader::open(host, &db);
-    let pool = db.pool;
+    let pool = db.pool.clone();
     let undoer = Undoer { writer: writer.clone(), pool: pool.clone(), provider: provider.clone() };
     host.spawn("the undoer", undoer.work(host.clone()));
     let cashier = Arc::new(Cashier { writer, reader, provider, patience: charge_within });
@@ -115,6 +115,7 @@ pub async fn serve(
     let server = server.beside(OpsServiceServer::new(ops), ops::deadlines())?;
     let serving = server.serve(host, listener, PaymentServiceServer::new(api))?;
     serving.ready();
+    db.watch(host, serving.readiness());
     Ok(serving)
 }
 

@@ -1,7 +1,7 @@
 //! What `up` and `serve` have in common: the settings of a process that serves, and its life.
 
 use crate::ready_file::ReadyFile;
-use chassis::{DrainConfig, Guard, Host, LogConfig};
+use chassis::{DrainConfig, Guard, Host, LogConfig, Signals};
 use clap::builder::RangedU64ValueParser;
 use contract::money::Currency;
 use futures::poll;
@@ -46,19 +46,38 @@ impl Config {
     }
 }
 
+/// Opens something, unless the process is asked to stop before it is done, as it may wait for a database for long: nothing is
+/// served yet, and what was begun is taken up by the next start, so that there is nothing to drain.
+///
+/// # Errors
+/// It cannot be opened.
+pub(crate) async fn unless_stopped<T>(
+    signals: &mut Signals,
+    open: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<Option<T>> {
+    tokio::select! {
+        biased;
+        name = signals.next() => {
+            tracing::info!("stopping: {name}, before anything was served");
+            Ok(None)
+        }
+        opened = open => opened.map(Some),
+    }
+}
+
 /// Tells that all of it serves, where and to whom `open` likes to tell it, and stays until the process is to end.
 ///
 /// # Errors
 /// The ready file cannot be written, or a task ended before its time.
 pub(crate) async fn keep(
     host: &Host,
+    signals: Signals,
     drain: &DrainConfig,
     ready_file: ReadyFile,
     addresses: &impl Serialize,
     open: impl FnOnce(),
 ) -> anyhow::Result<()> {
-    // from its first step on it hears signals: whoever waits for the ready file may send one at once
-    let mut run = pin!(host.run(drain));
+    let mut run = pin!(host.run_hearing(signals, drain));
     if let Poll::Ready(ended) = poll!(run.as_mut()) {
         return ended;
     }

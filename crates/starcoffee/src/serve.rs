@@ -3,7 +3,7 @@
 
 use crate::{process, ready_file::ReadyFile, up::reachable};
 use anyhow::bail;
-use chassis::Host;
+use chassis::{Host, Signals};
 use journal::{
     Bus, bus,
     database::{self, Source},
@@ -98,12 +98,19 @@ impl Service {
             name: "STARCOFFEE".to_owned(),
             subjects: vec!["starcoffee.>".to_owned()],
         };
-        let bus = Bus::connect(&host, bus, stream, &format!("starcoffee-{name}")).await?;
-        let serving = self.open(&host, &bus).await?;
+        let mut signals = Signals::new()?;
+        let (client, bus) = (format!("starcoffee-{name}"), bus.clone());
+        let open = async {
+            let bus = Bus::connect(&host, &bus, stream, &client).await?;
+            anyhow::Ok((self.open(&host, &bus).await?, bus))
+        };
+        let Some((serving, bus)) = process::unless_stopped(&mut signals, open).await? else {
+            return Ok(());
+        };
         bus.open();
         let (api, admin) = (reachable(serving.address), reachable(serving.admin_address));
         let addresses = BTreeMap::from([(name.to_owned(), api), (format!("{name}_admin"), admin)]);
-        process::keep(&host, &drain, ready_file, &addresses, || {
+        process::keep(&host, signals, &drain, ready_file, &addresses, || {
             let version = env!("CARGO_PKG_VERSION");
             tracing::info!(version, address = %api, admin = %admin, "{name} is open");
         })

@@ -1,7 +1,7 @@
 //! `starcoffee up`: all services in one process, on SQLite and the embedded bus.
 
 use crate::{data_dir::DataDir, process, ready_file::ReadyFile, welcome::Welcome};
-use chassis::Host;
+use chassis::{Host, Signals};
 use journal::Bus;
 use serde::Serialize;
 use std::{
@@ -65,9 +65,14 @@ impl Args {
         let host = Host::new();
         let drain = self.process.drain.clone();
         let auto_barista = self.make.auto_barista.is_some();
-        let addresses = self.open(&host, &data).await.map_err(|error| data.blamed(error))?;
+        let mut signals = Signals::new()?;
+        let open = self.open(&host, &data);
+        let opened = process::unless_stopped(&mut signals, open).await;
+        let Some(addresses) = opened.map_err(|error| data.blamed(error))? else {
+            return Ok(());
+        };
 
-        process::keep(&host, &drain, ready_file, &addresses, || {
+        process::keep(&host, signals, &drain, ready_file, &addresses, || {
             let version = env!("CARGO_PKG_VERSION");
             tracing::info!(version, data = %data.path().display(), "the shop is open");
             let welcome = Welcome { data: data.path(), addresses: &addresses, auto_barista };

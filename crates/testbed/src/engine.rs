@@ -2,7 +2,7 @@
 
 use crate::{
     ports,
-    server::{Home, START_WITHIN, Server, prepare, program},
+    server::{Home, START_WITHIN, Server, prepare, program, signal},
     until,
 };
 use std::{
@@ -138,6 +138,38 @@ impl DatabaseServer {
     /// It does not run.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         self.server.end(if self.engine == Engine::Postgres { "INT" } else { "TERM" }).await
+    }
+
+    /// Freezes it, and all its processes: its connections stay, and nothing answers. Nothing can be asked of it until
+    /// [`DatabaseServer::thaw`].
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn freeze(&self) -> anyhow::Result<()> {
+        self.server.signal("STOP")?;
+        self.server.signal_children("STOP")
+    }
+
+    /// Freezes the sessions of its clients alone, as if the host they are on had vanished: who connects anew is served. For
+    /// PostgreSQL, where each is a process.
+    ///
+    /// # Errors
+    /// It does not run, or there are none.
+    pub fn freeze_sessions(&self, database: &str) -> anyhow::Result<()> {
+        let pids = format!("SELECT pid FROM pg_stat_activity WHERE datname = '{database}'");
+        for pid in self.sql(&pids)?.lines() {
+            signal("STOP", pid)?;
+        }
+        Ok(())
+    }
+
+    /// Ends [`DatabaseServer::freeze`] and [`DatabaseServer::freeze_sessions`].
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn thaw(&self) -> anyhow::Result<()> {
+        self.server.signal_children("CONT")?;
+        self.server.signal("CONT")
     }
 
     /// Starts it again on what it stored.

@@ -100,7 +100,7 @@ impl Server {
 
     fn spawn(&self) -> anyhow::Result<Running> {
         let log = self.home.path.join("log");
-        let run = "log=$0; \"$@\" </dev/null >>\"$log\" 2>&1 & echo $! >\"$log.pid\"; echo; cat >/dev/null; kill -QUIT $! 2>/dev/null";
+        let run = "log=$0; \"$@\" </dev/null >>\"$log\" 2>&1 & echo $! >\"$log.pid\"; echo; cat >/dev/null; kill -QUIT $! 2>/dev/null; kill -CONT $! 2>/dev/null";
         let mut guard = Command::new("sh")
             .args(["-c", run])
             .arg(&log)
@@ -120,8 +120,16 @@ impl Server {
     /// Sends a signal, by its name.
     pub(crate) fn signal(&self, name: &str) -> anyhow::Result<()> {
         let pid = self.running.as_ref().context("it does not run")?.pid.to_string();
-        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status()?;
-        ensure!(sent.success(), "kill -{name} {pid} failed");
+        signal(name, &pid)
+    }
+
+    /// Sends a signal to the processes that it started.
+    pub(crate) fn signal_children(&self, name: &str) -> anyhow::Result<()> {
+        let pid = self.running.as_ref().context("it does not run")?.pid.to_string();
+        let children = Command::new("ps").args(["-o", "pid=", "--ppid", &pid]).output()?;
+        for child in String::from_utf8_lossy(&children.stdout).split_whitespace() {
+            signal(name, child)?;
+        }
         Ok(())
     }
 
@@ -147,6 +155,13 @@ impl Server {
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.home.path.join("log")).unwrap_or_default()
     }
+}
+
+/// Sends a signal, by its name.
+pub(crate) fn signal(name: &str, pid: &str) -> anyhow::Result<()> {
+    let sent = Command::new("kill").args([&format!("-{name}"), pid]).status()?;
+    ensure!(sent.success(), "kill -{name} {pid} failed");
+    Ok(())
 }
 
 /// Whether a process runs: one that ended, and that nobody has asked about yet, does not.

@@ -33,6 +33,15 @@ pub(crate) fn is_away(error: &DbErr) -> bool {
     }
 }
 
+/// The server ended a statement that took too long: with less to do, the next may not.
+pub(crate) fn is_late(error: &DbErr) -> bool {
+    let Some(sqlx::Error::Database(error)) = asked(error) else { return false };
+    match mysql::number(&**error) {
+        Some(number) => [1969, 3024].contains(&number), // MariaDB's and MySQL's
+        None => is_postgres(&**error) && error.code().as_deref() == Some("57014"),
+    }
+}
+
 /// Another writer came in between: load again, and it may go well. A lock that was not to be had in time is none: who holds
 /// locks for seconds stands still, and callers are told so before their own time is over.
 pub(crate) fn is_conflict(error: &DbErr) -> bool {

@@ -9,6 +9,9 @@ use sea_orm_migration::MigratorTrait;
 
 use super::{Database, LeftOpen, MIGRATION_WAIT, Role, Server, mysql, pool, postgres};
 
+/// Foreign migrations that are named: enough to see whose they are.
+const NAMED: usize = 3;
+
 impl Database {
     /// Brings its tables up to date, on one connection that holds a lock. On SQLite and `PostgreSQL` all steps are one
     /// transaction. `MariaDB` and MySQL know none for tables: there each step is one statement that may run twice.
@@ -18,17 +21,19 @@ impl Database {
     /// version's.
     pub async fn migrate<M: MigratorTrait>(&self) -> anyhow::Result<()> {
         let migrated = match self.server {
-            Server::Sqlite => {
-                let tx = self.begin().await?;
-                up::<M>(&tx).await?;
-                tx.commit().await.map_err(Into::into)
-            }
+            Server::Sqlite => self.migrate_file::<M>().await,
             Server::Postgres(_) | Server::MySql(_) => self.migrate_server::<M>().await,
         };
         migrated.with_context(|| {
             let Self { source, .. } = self;
             format!("cannot bring the tables of {source} up to date ({})", source.flag)
         })
+    }
+
+    async fn migrate_file<M: MigratorTrait>(&self) -> anyhow::Result<()> {
+        let tx = self.begin().await?;
+        up::<M>(&tx).await?;
+        Ok(tx.commit().await?)
     }
 
     async fn migrate_server<M: MigratorTrait>(&self) -> anyhow::Result<()> {
@@ -65,10 +70,12 @@ async fn up<M: MigratorTrait>(tx: &DatabaseTransaction) -> anyhow::Result<()> {
         .map(|step| step.version)
         .filter(|version| !known.contains(version))
         .collect();
+    let some = foreign.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
     anyhow::ensure!(
         foreign.is_empty(),
-        "it has the tables of another service, or of a newer version of this one: {}",
-        foreign.join(", ")
+        "it has the tables of another service, or of a newer version of this one ({some}{}): give each service a database of \
+         its own, or run the newer version",
+        if foreign.len() > NAMED { ", …" } else { "" }
     );
     Ok(M::up(tx, None).await?)
 }

@@ -12,7 +12,7 @@ use sea_orm::{
 use super::{
     ACQUIRE_TIMEOUT, Config, IDLE_TRANSACTION, LOCK_TIMEOUT, LeftOpen, MIGRATION_WAIT, PING_AFTER,
     Role, Source,
-    reach::{Fault, reach},
+    reach::{Fault, reach, said},
 };
 
 /// The oldest `MariaDB` whose makers still kept it when this was written; we are tested with 10.11.
@@ -75,7 +75,7 @@ async fn look(options: &MySqlConnectOptions) -> Result<bool, Fault> {
         return Err(Fault::Lasting(anyhow!("the URL names no database: mysql://USER@HOST/NAME")));
     }
     let tables = "SELECT count(*), count(CASE WHEN table_name = 'seaql_migrations' THEN 1 END) \
-                  FROM information_schema.tables WHERE table_schema = DATABASE()";
+                  FROM information_schema.tables WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE'";
     let tables = sqlx::query_as(tables).fetch_one(&mut server).await.map_err(fault)?;
     super::empty_or_ours(tables)?;
     let _gone_either_way = server.close().await;
@@ -98,18 +98,18 @@ pub(super) fn number(error: &dyn sqlx::error::DatabaseError) -> Option<u16> {
 
 fn fault(error: sqlx::Error) -> Fault {
     let cure = match &error {
-        sqlx::Error::Io(_) => return Fault::Passing(error),
+        sqlx::Error::Io(_) => return Fault::Passing(said(error)),
         sqlx::Error::Database(answer) => match number(&**answer) {
             Some(1045 | 1698) => "it refuses the user or the password",
             Some(1049) => "there is no such database on it: CREATE DATABASE makes one",
             Some(1044 | 1142) => "the user may not use it: GRANT lets them",
             // no connection is free, for all or for this user; stopping
-            Some(1040 | 1203 | 1226 | 1053) => return Fault::Passing(error),
-            _ => return Fault::Lasting(anyhow!(error)),
+            Some(1040 | 1203 | 1226 | 1053) => return Fault::Passing(said(error)),
+            _ => return Fault::Lasting(said(error)),
         },
-        _ => return Fault::Lasting(anyhow!(error)),
+        _ => return Fault::Lasting(said(error)),
     };
-    Fault::Lasting(anyhow!(error).context(cure))
+    Fault::Lasting(said(error).context(cure))
 }
 
 /// A pool that connects when it is first used.
@@ -120,6 +120,7 @@ pub(super) fn pool(
     left_open: LeftOpen,
 ) -> DatabaseConnection {
     let settings = settings(server.mariadb, config, role);
+    let unwell = left_open.clone();
     let pool = MySqlPoolOptions::new()
         .max_connections(role.connections(config))
         .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -133,8 +134,12 @@ pub(super) fn pool(
                 Ok(())
             })
         })
-        .before_acquire(|connection, metadata| {
+        .before_acquire(move |connection, metadata| {
+            let clean = !unwell.take();
             Box::pin(async move {
+                if !clean {
+                    return Ok(false);
+                }
                 // the server may have gone while nobody looked
                 if metadata.idle_for > PING_AFTER {
                     return Ok(connection.ping().await.is_ok());
@@ -142,9 +147,15 @@ pub(super) fn pool(
                 Ok(true)
             })
         })
-        .after_release(move |_connection, _metadata| {
+        .after_release(move |connection, _metadata| {
             let clean = !left_open.take();
-            Box::pin(async move { Ok(clean) })
+            Box::pin(async move {
+                // sqlx waits without end for the rest of an answer that nobody wants any more
+                if clean && role.reads() {
+                    return super::comes_back(connection.ping()).await;
+                }
+                Ok(clean)
+            })
         })
         .connect_lazy_with(server.options.clone());
     SqlxMySqlConnector::from_sqlx_mysql_pool(pool)

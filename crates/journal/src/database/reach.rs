@@ -11,6 +11,8 @@ use crate::backoff::{self, Backoff};
 
 /// One try to connect and to look around: longer than any server that is well takes.
 const TRY: Duration = Duration::from_secs(5);
+/// One try, when there is little or no time to wait.
+const LAST_TRY: Duration = Duration::from_secs(2);
 /// Soon enough that nobody waits for us; several replicas do not come at once.
 const AGAIN: Backoff = Backoff { first: Duration::from_millis(100), most: Duration::from_secs(2) };
 
@@ -18,7 +20,7 @@ const AGAIN: Backoff = Backoff { first: Duration::from_millis(100), most: Durati
 #[derive(Debug)]
 pub(super) enum Fault {
     /// It may be gone when it is asked again.
-    Passing(sqlx::Error),
+    Passing(anyhow::Error),
     /// A person has to do something.
     Lasting(anyhow::Error),
 }
@@ -29,27 +31,41 @@ pub(super) async fn reach<T>(
     mut attempt: impl AsyncFnMut() -> Result<T, Fault>,
 ) -> anyhow::Result<T> {
     let wait = source.config.wait;
-    let deadline = Instant::now() + wait;
+    let began = Instant::now();
     let mut failures = 0;
     loop {
-        let error = match timeout(TRY, attempt()).await {
+        let left = wait.saturating_sub(began.elapsed());
+        let within = TRY.min(left.max(LAST_TRY));
+        let error = match timeout(within, attempt()).await {
             Ok(Ok(reached)) => return Ok(reached),
             Ok(Err(Fault::Lasting(error))) => return Err(error),
-            Ok(Err(Fault::Passing(error))) => anyhow!(error),
-            Err(_late) => anyhow!("it does not answer within {TRY:?}"),
+            Ok(Err(Fault::Passing(error))) => error,
+            Err(_late) => anyhow!("it does not answer within {within:?}"),
         };
         failures += 1;
-        let pause = AGAIN.after(failures);
-        if Instant::now() + pause >= deadline {
+        let waited = began.elapsed();
+        if waited >= wait {
+            let waited = Duration::from_millis(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
             return Err(error.context(format!(
-                "it cannot be reached; waited {wait:?} for it (--database-wait)"
+                "it cannot be reached; waited {waited:?} for it (--database-wait)"
             )));
         }
+        // the last try is at the end of the wait
+        let pause = AGAIN.after(failures).min(wait.saturating_sub(waited));
         if failures == 1 {
             tracing::warn!(
                 "waiting up to {wait:?} (--database-wait) for the database {source}: {error:#}"
             );
         }
         backoff::pause(pause).await;
+    }
+}
+
+/// What a server or the system said, in their own words and once.
+pub(super) fn said(error: sqlx::Error) -> anyhow::Error {
+    match error {
+        sqlx::Error::Io(error) => anyhow!(error),
+        sqlx::Error::Database(answer) => anyhow!("{}", answer.message()),
+        error => anyhow!(error),
     }
 }

@@ -2,8 +2,10 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::Context as _;
-use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection, DbBackend, Statement, sqlx};
+use anyhow::{Context as _, anyhow};
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement, sqlx,
+};
 
 use super::{ACQUIRE_TIMEOUT, Config};
 
@@ -33,10 +35,25 @@ pub(super) async fn open(
     url: &str,
     config: &Config,
 ) -> anyhow::Result<(DatabaseConnection, DatabaseConnection)> {
-    let writer = sea_orm::Database::connect(options(url, 1, false)).await?;
+    // each connection would have a database of its own
+    let parameters = url.split_once('?').map_or("", |(_path, parameters)| parameters);
+    let memory = url.contains(":memory:") || parameters.contains("mode=memory");
+    anyhow::ensure!(!memory, "it would be lost with the process: name a file, sqlite:PATH?mode=rwc");
+    let writer = sea_orm::Database::connect(options(url, 1, false)).await.map_err(cure)?;
     claim(&writer).await?;
     let pool = sea_orm::Database::connect(options(url, config.connections, true)).await?;
     Ok((pool, writer))
+}
+
+/// What a person can do about it.
+fn cure(error: DbErr) -> anyhow::Error {
+    let missing = error.to_string().contains("unable to open database file");
+    match missing {
+        true => anyhow!(
+            "the file cannot be opened: see that the directory exists and may be written to; ?mode=rwc makes the file"
+        ),
+        false => anyhow!(error),
+    }
 }
 
 fn options(url: &str, connections: u32, read_only: bool) -> ConnectOptions {

@@ -28,6 +28,23 @@ async fn check(address: SocketAddr, service: &str) -> Result<ServingStatus, Stat
 }
 
 #[tokio::test]
+async fn it_is_out_of_use_while_what_it_needs_is_away() {
+    let house = House::open_with(DEFAULT, MOST, Duration::from_secs(2)).await;
+    house.serving.ready();
+    let (tell, address) = (house.serving.readiness(), house.serving.admin_address);
+    for (ready, status) in [(false, ServingStatus::NotServing), (true, ServingStatus::Serving)] {
+        tell(ready);
+        assert_eq!(check(address, "").await.expect("it is served"), status);
+        let alive = check(address, "liveness").await.expect("it is known");
+        assert_eq!(alive, ServingStatus::Serving, "nothing outside can make it be restarted");
+    }
+    house.host.stop("the test is over");
+    tell(true);
+    let stopping = check(address, "").await.expect("it is served while it stops");
+    assert_eq!(stopping, ServingStatus::NotServing);
+}
+
+#[tokio::test]
 async fn it_serves_when_it_is_ready_and_until_it_stops() {
     let house = House::open_with(DEFAULT, MOST, Duration::from_secs(2)).await;
     let addresses = [house.serving.address, house.serving.admin_address];

@@ -2,7 +2,11 @@
 
 use crate::binary;
 use std::time::Duration;
-use testbed::{DatabaseServer, Engine};
+use testbed::{DatabaseServer, Engine, Fleet, Plan, Process, until};
+use tonic::transport::Endpoint;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 /// Long enough for a debug build on a busy machine that gives a database half a second.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -62,4 +66,51 @@ async fn a_malformed_bus_or_payment_url_is_named_with_its_setting() -> anyhow::R
         assert!(code.is_some_and(|code| code > 0) && said.contains(flag), "{code:?} {said}");
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn a_start_that_waits_for_its_database_ends_when_it_is_told_to() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let log = directory.path().join("log");
+    let any = "127.0.0.1:0";
+    let arguments = ["serve", "make", "--make-listen", any, "--make-admin-listen", any]
+        .into_iter()
+        .chain(["--bus-url", "nats://127.0.0.1:1"])
+        .chain(["--database-url", "postgres://127.0.0.1:1/make", "--database-wait", "1h"]);
+    let arguments: Vec<_> = arguments.map(str::to_owned).collect();
+    let mut process = Process::spawn(binary(), &arguments, &log, &log)?;
+    until("a start that waits", WITHIN, async || {
+        process.log().contains("waiting up to").then_some(())
+    })
+    .await?;
+    let status = process.terminate().await?;
+    assert_eq!(status.code(), Some(0), "{}", process.log());
+    assert!(process.log().contains("stopping: SIGTERM"), "{}", process.log());
+    Ok(())
+}
+
+async fn health(url: &str, service: &str) -> Option<ServingStatus> {
+    let channel = Endpoint::from_shared(url.to_owned()).ok()?.connect().await.ok()?;
+    let request = HealthCheckRequest { service: service.to_owned() };
+    Some(HealthClient::new(channel).check(request).await.ok()?.into_inner().status())
+}
+
+#[tokio::test]
+async fn services_whose_database_is_away_ask_for_no_calls_and_live_on() -> anyhow::Result<()> {
+    let mut fleet = Fleet::open(binary(), &Plan::default()).await?;
+    let urls: Vec<_> = fleet.urls().into_iter().filter(|url| url.starts_with("http")).collect();
+    let all = async |status: ServingStatus| {
+        for url in &urls {
+            let said = async || health(url, "").await.filter(|said| *said == status);
+            until(&format!("{url} {status:?}"), WITHIN, said).await?;
+            assert_eq!(health(url, "liveness").await, Some(ServingStatus::Serving), "{url}");
+        }
+        anyhow::Ok(())
+    };
+    assert_eq!(urls.len(), 4, "{urls:?}");
+    all(ServingStatus::Serving).await?;
+    fleet.database(Engine::Postgres).stop().await?;
+    all(ServingStatus::NotServing).await?;
+    fleet.database(Engine::Postgres).restart().await?;
+    all(ServingStatus::Serving).await
 }
