@@ -92,9 +92,8 @@ fn fitting(text: &str, most: usize) -> String {
 
 /// An event that comes again and fails again is one letter: it has been dead since the first time.
 pub(crate) async fn put(tx: &DatabaseTransaction, letters: &[Model]) -> Result<(), DbErr> {
-    let again = OnConflict::column(Column::Id)
-        .update_columns([Column::Error, Column::Attempts])
-        .to_owned();
+    let again =
+        OnConflict::column(Column::Id).update_columns([Column::Error, Column::Attempts]).to_owned();
     rows::insert(tx, letters, Some(&again)).await?;
     // what was counted on the way here is in the letters
     failures::forget(tx, letters.iter().map(|letter| letter.id).collect()).await?;

@@ -79,6 +79,8 @@ mod tests {
     fn an_id_that_is_none_is_empty() {
         let nil = Envelope {
             subject: Uuid::nil(),
+            correlation_id: Uuid::nil(),
+            causation_id: Uuid::nil(),
             ..Envelope::of("/shop", Uuid::nil(), &prost_types::Duration::default())
         };
         let shown = to_wire(&nil, true);

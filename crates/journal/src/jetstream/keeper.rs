@@ -7,7 +7,8 @@ use async_nats::{
     jetstream::{
         Context, ErrorCode,
         context::{
-            CreateStreamErrorKind, GetStreamError, GetStreamErrorKind, RequestError, RequestErrorKind,
+            CreateStreamErrorKind, GetStreamError, GetStreamErrorKind, RequestError,
+            RequestErrorKind,
         },
         stream::{self, DiscardPolicy, Info, RetentionPolicy, StorageType},
     },

@@ -8,7 +8,12 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 #[command(next_help_heading = "Events")]
 pub struct Config {
     /// Where events travel: a NATS server with JetStream, nats://[USER:PASSWORD@]HOST:PORT[,…] or tls://…
-    #[arg(long = "bus-url", env = "STARCOFFEE_BUS_URL", value_name = "URL", hide_env_values = true)]
+    #[arg(
+        long = "bus-url",
+        env = "STARCOFFEE_BUS_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     pub url: Url,
     /// Credentials for NATS: a .creds file
     #[arg(

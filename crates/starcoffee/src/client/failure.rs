@@ -52,7 +52,9 @@ impl Failure {
     pub(super) fn of(status: &Status, peer: Peer<'_>) -> Self {
         let Peer { name, url, set_by, .. } = peer;
         if not_sent(status) && status.code() == Code::Unavailable {
-            return Self::not_now(format!("cannot reach {name} at {url} ({set_by}); is it running?"));
+            return Self::not_now(format!(
+                "cannot reach {name} at {url} ({set_by}); is it running?"
+            ));
         }
         let line = match status.get_details_error_info() {
             Some(_said_by_the_service) => told(status),

@@ -14,9 +14,9 @@ pub(crate) const WITHIN: Duration = Duration::from_secs(30);
 /// What a command did.
 #[derive(Debug)]
 pub(crate) struct Done {
-    code: Option<i32>,
-    out: String,
-    said: String,
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) said: String,
 }
 
 impl Done {
