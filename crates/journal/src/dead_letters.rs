@@ -34,7 +34,7 @@ pub struct Model {
     pub error: String,
     /// How often it was tried.
     pub attempts: i32,
-    /// When it was given up.
+    /// When it was given up, the first time.
     pub dead_time: Time,
 }
 
@@ -90,11 +90,10 @@ fn fitting(text: &str, most: usize) -> String {
     text[..text.floor_char_boundary(most)].to_owned()
 }
 
-/// An event that comes again and fails again is one letter.
+/// An event that comes again and fails again is one letter: it has been dead since the first time.
 pub(crate) async fn put(tx: &DatabaseTransaction, letters: &[Model]) -> Result<(), DbErr> {
-    let again = OnConflict::column(Column::Id)
-        .update_columns([Column::Error, Column::Attempts, Column::DeadTime])
-        .to_owned();
+    let again =
+        OnConflict::column(Column::Id).update_columns([Column::Error, Column::Attempts]).to_owned();
     rows::insert(tx, letters, Some(&again)).await?;
     // what was counted on the way here is in the letters
     failures::forget(tx, letters.iter().map(|letter| letter.id).collect()).await?;

@@ -82,9 +82,16 @@ impl JetStream {
             "--stream-duplicate-window must not be longer than --stream-max-age"
         );
         let (tell, news) = mpsc::channel(NEWS);
-        let options = options(config, &servers).await?.name(name).event_callback(move |event| {
+        let tell_failed = tell.clone();
+        let options = options(config, &servers).await?.name(name);
+        let options = options.event_callback(move |event| {
             let _full = tell.try_send(event);
             std::future::ready(())
+        });
+        // asked before each attempt which server it likes: it likes them all, and sees what is wrong with them
+        let options = options.reconnect_to_server_callback(move |servers, _info| {
+            let _full = keeper::failed(&servers).map(|failed| tell_failed.try_send(failed));
+            std::future::ready(None)
         });
         let client = options.connect(servers).await.context("--bus-url")?;
         let context = async_nats::jetstream::context::ContextBuilder::new()

@@ -1,5 +1,6 @@
 //! The purge: what was told long ago and nobody needs any more leaves the outbox. What is not published, or about something
-//! that is not settled, stays however old it is.
+//! that is not settled, stays however old it is. Counts of failures leave as well, of events as old: whoever would have gone
+//! on counting has handled the event elsewhere, or it left its stream.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -17,7 +18,7 @@ use sea_orm::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{Database, Table, Time, Writer, backoff, outbox::row, record::id_at};
+use crate::{Database, Table, Time, Writer, backoff, failures, outbox::row, record::id_at};
 
 /// Events of one step. A step is a transaction of the writer, which others wait for: some milliseconds.
 const STEP: u64 = 1_000;
@@ -92,6 +93,7 @@ impl<N: Table> Purge<N> {
     /// Once through all that is old enough; how many events have left.
     async fn walk(&self) -> anyhow::Result<u64> {
         let before = id_at(Time::now().minus(self.config.keep));
+        self.forget_failures(before).await?;
         let (mut purged, mut after) = (0, None);
         loop {
             let old = self.old(after, before).await?;
@@ -107,6 +109,24 @@ impl<N: Table> Purge<N> {
                 backoff::pause(REST).await;
             }
         }
+    }
+
+    /// Few have failed, and fewer were never brought to an end: the rest of them waits for the next look.
+    async fn forget_failures(&self, before: Uuid) -> anyhow::Result<()> {
+        let old = failures::Entity::find()
+            .select_only()
+            .column(failures::Column::Id)
+            .filter(failures::Column::Id.lt(before))
+            .limit(STEP)
+            .into_tuple()
+            .all(&self.pool)
+            .await?;
+        if old.is_empty() {
+            return Ok(());
+        }
+        let forget = self.writer.chore(move |tx| Box::pin(failures::forget(tx, old)));
+        forget.await.context("old counts of failures cannot be deleted")?;
+        Ok(())
     }
 
     /// Published events, each with what it is about.

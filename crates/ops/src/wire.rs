@@ -6,6 +6,7 @@ use contract::{
 };
 use journal::{Envelope, Letter, Malformed, Time, record::Entry};
 use prost_types::Any;
+use uuid::Uuid;
 
 /// What comes before a message's name in the type of an `Any`.
 const TYPE_URL: &str = "type.googleapis.com/";
@@ -32,14 +33,19 @@ fn to_wire(event: &Envelope, published: bool) -> Event {
         event_id: event.id.to_string(),
         r#type: event.kind.to_string(),
         source: event.source.to_string(),
-        order_id: event.subject.to_string(),
+        order_id: id(event.subject),
         event_time: Some(event.time.into()),
-        correlation_id: event.correlation_id.to_string(),
-        causation_id: event.causation_id.to_string(),
+        correlation_id: id(event.correlation_id),
+        causation_id: id(event.causation_id),
         traceparent: event.traceparent.as_deref().unwrap_or_default().to_owned(),
         published,
         data: Some(data),
     }
+}
+
+/// Empty where there is none, as in an event that says too little of itself.
+fn id(id: Uuid) -> String {
+    if id.is_nil() { String::new() } else { id.to_string() }
 }
 
 /// An event as its publisher told it.
@@ -55,12 +61,31 @@ pub fn of_wire(event: Event) -> Result<Envelope, Malformed> {
         source: event.source.into(),
         subject: ids::parse(&event.order_id)?,
         time: Time::try_from(&time).map_err(|error| Malformed::new(error.to_string()))?,
-        correlation_id: ids::parse(&event.correlation_id)?,
-        causation_id: ids::parse(&event.causation_id)?,
+        correlation_id: ids::parse_filter(&event.correlation_id)?.unwrap_or_default(),
+        causation_id: ids::parse_filter(&event.causation_id)?.unwrap_or_default(),
         traceparent: Some(event.traceparent).filter(|it| !it.is_empty()).map(Into::into),
         tracestate: None,
         payload: data.value.into(),
         audience: None,
         edition: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_is_none_is_empty() {
+        let nil = Envelope {
+            subject: Uuid::nil(),
+            correlation_id: Uuid::nil(),
+            causation_id: Uuid::nil(),
+            ..Envelope::of("/shop", Uuid::nil(), &prost_types::Duration::default())
+        };
+        let shown = to_wire(&nil, true);
+        assert_eq!((&*shown.order_id, &*shown.correlation_id, &*shown.causation_id), ("", "", ""));
+        let other = Envelope { subject: Uuid::from_u128(7), ..nil };
+        assert_eq!(of_wire(to_wire(&other, true)), Ok(other));
+    }
 }

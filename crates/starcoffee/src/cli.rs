@@ -9,6 +9,8 @@ const HELP: &str = "\
 Examples:
   starcoffee up                                    the whole shop on this machine
   starcoffee up --auto-barista 2s                  with a barista who never sleeps
+  starcoffee serve make --bus-url nats://127.0.0.1:4222 --database-url sqlite:make.db?mode=rwc
+                                                   one service in a process of its own
   starcoffee menu
   starcoffee order place latte -n 2 --watch        two lattes; tells how they get on
   starcoffee order place latte 2xespresso:small    one latte and two small espressos
@@ -85,6 +87,28 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         check(&command, "starcoffee");
+    }
+
+    #[test]
+    fn a_service_is_offered_what_it_uses_under_the_headings_it_belongs_to() {
+        let mut command = Cli::command();
+        command.build();
+        let serve = command.find_subcommand("serve").expect("it is there");
+        for service in serve.get_subcommands().filter(|it| it.get_name() != "help") {
+            let arguments: Vec<_> = service.get_arguments().collect();
+            let find = |id| arguments.iter().find(|argument| argument.get_id() == id);
+            let heading = |id| find(id).and_then(|argument| argument.get_help_heading());
+            for (id, expected) in
+                [("database_url", "Database"), ("ready_file", "Process"), ("url", "Events")]
+            {
+                assert_eq!(heading(id), Some(expected), "{}: {id}", service.get_name());
+            }
+            assert_eq!(heading("runtime_threads"), Some("Process"));
+            let bus = find("url").expect("each needs a bus");
+            assert!(bus.is_required_set() && bus.get_default_values().is_empty());
+            let priced = ["order", "payment"].contains(&service.get_name());
+            assert_eq!(find("currency").is_some(), priced, "{}", service.get_name());
+        }
     }
 
     #[test]

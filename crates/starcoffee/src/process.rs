@@ -13,12 +13,10 @@ use tokio::runtime::{Builder, Runtime};
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub(crate) struct Config {
-    /// The shop's only currency, by its ISO 4217 code; the menu's prices must be in it
-    #[arg(long, env = "STARCOFFEE_CURRENCY", value_name = "CODE", default_value = "USD")]
-    pub(crate) currency: Currency,
     /// Threads that run the services; with 1 no work is handed from thread to thread
     #[arg(long, env = "STARCOFFEE_RUNTIME_THREADS", value_name = "N", default_value = "1")]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
+    #[arg(help_heading = "Process")]
     pub(crate) runtime_threads: usize,
     #[command(flatten)]
     pub(crate) guard: Guard,
@@ -26,6 +24,16 @@ pub(crate) struct Config {
     pub(crate) drain: DrainConfig,
     #[command(flatten)]
     pub(crate) log: LogConfig,
+}
+
+/// What those who deal with money are given.
+#[derive(Clone, Copy, Debug, clap::Args)]
+#[group(skip)]
+pub(crate) struct Till {
+    /// The shop's only currency, by its ISO 4217 code; the menu's prices must be in it
+    #[arg(long, env = "STARCOFFEE_CURRENCY", value_name = "CODE", default_value = "USD")]
+    #[arg(help_heading = "Money")]
+    pub(crate) currency: Currency,
 }
 
 impl Config {

@@ -22,8 +22,10 @@ pub(crate) enum Service {
         config: Box<order::Config>,
         /// Where Payment is; of several replicas, all, with commas between them
         #[arg(long, env = "STARCOFFEE_PAYMENT_URL", value_name = "URL")]
-        #[arg(default_value = "http://127.0.0.1:8082")]
+        #[arg(default_value = "http://127.0.0.1:8082", help_heading = "Where the shop is")]
         payment_url: String,
+        #[command(flatten)]
+        till: process::Till,
         #[command(flatten)]
         common: Box<Common>,
     },
@@ -33,7 +35,10 @@ pub(crate) enum Service {
         config: Box<payment::Config>,
         /// The payment provider's own database; one for all that serve Payment. The provider is simulated
         #[arg(long, env = "STARCOFFEE_LEDGER_URL", value_name = "URL", hide_env_values = true)]
+        #[arg(help_heading = "Database")]
         ledger_url: String,
+        #[command(flatten)]
+        till: process::Till,
         #[command(flatten)]
         common: Box<Common>,
     },
@@ -59,9 +64,10 @@ pub(crate) enum Service {
 pub(crate) struct Common {
     /// The service's own database, one for all that serve the same: a URL that begins with postgres:, mysql: or sqlite:
     #[arg(long, env = "STARCOFFEE_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    #[arg(help_heading = "Database")]
     database_url: String,
     /// Written, as JSON, with the service's addresses when it serves; removed when it stops
-    #[arg(long, env = "STARCOFFEE_READY_FILE", value_name = "FILE")]
+    #[arg(long, env = "STARCOFFEE_READY_FILE", value_name = "FILE", help_heading = "Process")]
     ready_file: Option<PathBuf>,
     #[command(flatten)]
     database: database::Config,
@@ -121,14 +127,13 @@ impl Service {
     async fn open(self, host: &Host, bus: &Bus) -> anyhow::Result<Serving> {
         let database = self.common().database();
         match self {
-            Self::Order { config, payment_url, common } => {
+            Self::Order { config, payment_url, till, .. } => {
                 let way = mesh::client::connect(&payment_url, "--payment-url")?;
-                order::serve(host, bus, &database, common.process.currency, way, *config).await
+                order::serve(host, bus, &database, till.currency, way, *config).await
             }
-            Self::Payment { config, ledger_url, common } => {
+            Self::Payment { config, ledger_url, till, .. } => {
                 let ledger = Source { url: ledger_url, flag: "--ledger-url", ..database.clone() };
-                let currency = common.process.currency;
-                payment::serve(host, bus, &database, &ledger, currency, *config).await
+                payment::serve(host, bus, &database, &ledger, till.currency, *config).await
             }
             Self::Make { config, .. } => make::serve(host, bus, &database, *config).await,
             Self::Mypage { config, .. } => mypage::serve(host, bus, &database, *config).await,

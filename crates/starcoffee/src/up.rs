@@ -21,7 +21,7 @@ pub(crate) struct Args {
     #[arg(long, env = "STARCOFFEE_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Written, as JSON, with the services' addresses when all of them serve; removed when they stop
-    #[arg(long, env = "STARCOFFEE_READY_FILE", value_name = "FILE")]
+    #[arg(long, env = "STARCOFFEE_READY_FILE", value_name = "FILE", help_heading = "Process")]
     ready_file: Option<PathBuf>,
     #[command(flatten)]
     order: order::Config,
@@ -31,6 +31,8 @@ pub(crate) struct Args {
     make: make::Config,
     #[command(flatten)]
     mypage: mypage::Config,
+    #[command(flatten)]
+    till: process::Till,
     #[command(flatten)]
     process: process::Config,
 }
@@ -103,7 +105,7 @@ impl Args {
 
     /// Puts the shop together; when this returns, all services serve.
     async fn open(self, host: &Host, data: &DataDir) -> anyhow::Result<Addresses> {
-        let currency = self.process.currency;
+        let currency = self.till.currency;
         let bus = Bus::embedded();
         let (database, ledger) = (data.database("payment"), data.database("provider"));
         // orders under way are paid before Payment goes

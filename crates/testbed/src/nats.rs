@@ -13,6 +13,8 @@ pub struct Nats {
     address: SocketAddr,
 }
 
+const CURE: &str = "run scripts/tools, or put nats-server 2.12 or newer on the PATH";
+
 impl Nats {
     /// Starts one on a free port.
     ///
@@ -28,8 +30,7 @@ impl Nats {
     /// # Errors
     /// It is not installed, or does not come up: what it said.
     pub async fn configured(more: &str) -> anyhow::Result<Self> {
-        let cure = "run scripts/tools, or put nats-server 2.12 or newer on the PATH";
-        let binary = program("nats-server", cure)?;
+        let binary = program("nats-server", CURE)?;
         let home = Home::new("nats")?;
         let [address] = ports::free();
         let (file, store) = (home.path().join("nats.conf"), home.path().join("store"));
@@ -45,6 +46,19 @@ impl Nats {
         );
         fs::write(&file, text)?;
         let command = vec![binary, "--config".to_owned(), file.display().to_string()];
+        Ok(Self { server: Server::start(command, address, home).await?, address })
+    }
+
+    /// Starts one that keeps nothing: core NATS alone.
+    ///
+    /// # Errors
+    /// It is not installed, or does not come up: what it said.
+    pub async fn without_jetstream() -> anyhow::Result<Self> {
+        let (binary, home) = (program("nats-server", CURE)?, Home::new("nats")?);
+        let [address] = ports::free();
+        let (host, port) = (address.ip().to_string(), address.port().to_string());
+        let command = [&*binary, "--addr", &*host, "--port", &*port];
+        let command = command.map(str::to_owned).to_vec();
         Ok(Self { server: Server::start(command, address, home).await?, address })
     }
 

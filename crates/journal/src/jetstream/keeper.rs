@@ -1,12 +1,15 @@
 //! The keeper: sees to it that the stream is there, whoever deletes it, and tells when it can be used; says once what is wrong.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, error::Error as _, sync::Arc, time::Duration};
 
 use async_nats::{
-    Event, ServerError,
+    ClientError, Event, Server, ServerError,
     jetstream::{
         Context, ErrorCode,
-        context::{CreateStreamErrorKind, GetStreamErrorKind},
+        context::{
+            CreateStreamErrorKind, GetStreamError, GetStreamErrorKind, RequestError,
+            RequestErrorKind,
+        },
         stream::{self, DiscardPolicy, Info, RetentionPolicy, StorageType},
     },
 };
@@ -30,6 +33,9 @@ const MAX_BYTES: i64 = 10 << 30;
 const LEAST_BYTES: i64 = 64 << 20;
 /// Above so much of what it may keep, a person should look.
 const ALARM_PERCENT: u64 = 70;
+
+/// What the client says of a connection that failed. It says no more: the cause comes with [`failed`], at once.
+const KINDS: [&str; 3] = ["IO error", "TLS error", "DNS error"];
 
 pub(super) struct Keeper {
     context: Context,
@@ -118,11 +124,17 @@ impl Keeper {
             }
             Event::ServerError(ServerError::AuthorizationViolation) => self.refused(),
             Event::ClientError(error) if !self.connected => {
-                let error = error.to_string();
+                let error = match error {
+                    ClientError::Other(error) => error.clone(),
+                    other => other.to_string(),
+                };
                 if error.contains("authorization") || error.contains("authentication") {
                     self.refused();
-                } else {
-                    self.unusable(format!("NATS at {url} cannot be reached (--bus-url): {error}"));
+                } else if !KINDS.contains(&&*error) {
+                    let tls = if url.asks_for_tls() { " (does it speak TLS?)" } else { "" };
+                    self.unusable(format!(
+                        "NATS at {url} cannot be reached (--bus-url): {error}{tls}"
+                    ));
                 }
             }
             Event::ServerError(error) => tracing::warn!("NATS says: {error}"),
@@ -160,6 +172,12 @@ impl Keeper {
                     if error.error_code() == ErrorCode::STREAM_NOT_FOUND =>
                 {
                     self.create().await?
+                }
+                _ if has_no_jetstream(&error) => {
+                    let url = &self.config.url;
+                    return Err(format!(
+                        "NATS at {url} (--bus-url) has no JetStream for us: start it with -js"
+                    ));
                 }
                 GetStreamErrorKind::JetStream(error) => {
                     return Err(format!("NATS has no stream {name} for us: {error}"));
@@ -262,6 +280,25 @@ impl Keeper {
         }
         self.said.little_room = percent >= ALARM_PERCENT;
     }
+}
+
+/// What failed, for the keeper to hear: the client's own events name the kind of a failure, and not its cause. None, as long as
+/// there is a server that has not failed.
+pub(super) fn failed(servers: &[Server]) -> Option<Event> {
+    let errors: Option<BTreeSet<&str>> =
+        servers.iter().map(|server| server.last_error.as_deref()).collect();
+    let errors = Vec::from_iter(errors?).join("; ");
+    Some(Event::ClientError(ClientError::Other(errors)))
+}
+
+/// Nobody answers, or the server says so.
+fn has_no_jetstream(error: &GetStreamError) -> bool {
+    if let GetStreamErrorKind::JetStream(error) = error.kind() {
+        return [ErrorCode::JETSTREAM_NOT_ENABLED, ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT]
+            .contains(&error.error_code());
+    }
+    let request = error.source().and_then(|source| source.downcast_ref::<RequestError>());
+    request.is_some_and(|request| request.kind() == RequestErrorKind::NoResponders)
 }
 
 fn drift(wanted: &stream::Config, found: &stream::Config, bytes: bool) -> Vec<Drift> {

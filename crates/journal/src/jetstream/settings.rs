@@ -7,8 +7,13 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 #[group(skip)]
 #[command(next_help_heading = "Events")]
 pub struct Config {
-    /// Where events travel: embedded: within this process, or a NATS server with JetStream, nats://[USER:PASSWORD@]HOST:PORT[,…] or tls://…
-    #[arg(long = "bus-url", env = "STARCOFFEE_BUS_URL", value_name = "URL", default_value = EMBEDDED, hide_env_values = true)]
+    /// Where events travel: a NATS server with JetStream, nats://[USER:PASSWORD@]HOST:PORT[,…] or tls://…
+    #[arg(
+        long = "bus-url",
+        env = "STARCOFFEE_BUS_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     pub url: Url,
     /// Credentials for NATS: a .creds file
     #[arg(
@@ -129,6 +134,11 @@ impl Url {
         &*self.0 == EMBEDDED || &*self.0 == "embedded"
     }
 
+    /// Whether one of its servers is to be spoken to by TLS from the beginning.
+    pub(crate) fn asks_for_tls(&self) -> bool {
+        self.0.split(',').any(|server| server.trim().starts_with("tls://"))
+    }
+
     /// The servers it names, with the passwords it holds.
     pub(crate) fn servers(&self) -> anyhow::Result<Vec<async_nats::ServerAddr>> {
         let server = |text: &str| {
@@ -179,8 +189,9 @@ mod tests {
     }
 
     #[test]
-    fn a_program_without_flags_has_the_default_settings() {
-        let program = Program::try_parse_from(["program"]).expect("all have defaults");
+    fn a_program_that_is_told_only_where_the_bus_is_has_the_default_settings() {
+        let line = ["program", "--bus-url", EMBEDDED];
+        let program = Program::try_parse_from(line).expect("all others have defaults");
         assert_eq!(format!("{:?}", program.bus), format!("{:?}", Config::default()));
     }
 

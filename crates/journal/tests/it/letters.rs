@@ -12,9 +12,10 @@ impl Keeper {
     }
 
     /// Changes the tables, as an operator would.
-    async fn alter(&self, sql: &'static str) {
+    pub(crate) async fn alter(&self, sql: impl Into<String>) {
+        let sql = sql.into();
         let altered = self.writer.chore(move |tx| {
-            Box::pin(async move { Ok(tx.execute_unprepared(sql).await?.rows_affected()) })
+            Box::pin(async move { Ok(tx.execute_unprepared(&sql).await?.rows_affected()) })
         });
         altered.await.expect("the statement is well-formed");
     }
@@ -42,10 +43,12 @@ async fn a_letter_is_handled_once_its_cause_is_gone() {
     keeper.lays_aside(&[bad.id]).await;
     assert_eq!(keeper.get(2).await, None);
 
+    let since = keeper.letters().list(None, 1).await.expect("they can be read")[0].dead_time;
     let still = keeper.letters().redrive(bad.id).await;
     assert!(matches!(&still, Err(Error::Unhandled(why)) if !why.is_empty()), "{still:?}");
     let letter = keeper.letters().list(None, 10).await.expect("they can be read").remove(0);
     assert_eq!((letter.attempts, letter.event()), (3, (*bad).clone()), "two, and one more");
+    assert_eq!(letter.dead_time, since, "it is dead since it was laid aside");
 
     keeper
         .alter(match matrix::engine() {

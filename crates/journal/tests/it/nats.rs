@@ -343,6 +343,25 @@ async fn a_wrong_password_is_told_once_and_never_shown() {
 }
 
 #[tokio::test]
+async fn a_server_that_cannot_be_used_is_named_with_its_cause_and_the_cure() {
+    said::listen();
+    let plain = Nats::without_jetstream().await.expect("a server");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let nowhere = format!("nats://{}", free.local_addr().expect("it has one"));
+    drop(free);
+    let tls = plain.url().replace("nats://", "tls://");
+    for (url, parts) in [
+        (&*plain.url(), vec!["(--bus-url) has no JetStream for us: start it with -js"]),
+        (&*nowhere, vec!["cannot be reached (--bus-url): IO error: Connection refused"]),
+        (&*tls, vec!["cannot be reached (--bus-url): ", " error: ", "(does it speak TLS?)"]),
+    ] {
+        let _bus = connect_with(&Host::new(), &Config { url: url.into(), ..small() }).await;
+        said::hears(&[&["WARN", url], &*parts].concat()).await;
+    }
+    assert_eq!(said::count(&[&*nowhere, "cannot be reached"]), 1);
+}
+
+#[tokio::test]
 async fn a_stream_that_somebody_changed_is_reported_and_left() {
     said::listen();
     let mut keeper = open().await;

@@ -4,7 +4,7 @@ use crate::tally::{Keeper, SOON, add};
 use futures::FutureExt as _;
 use journal::purge::{self, Config};
 use std::time::Duration;
-use testbed::until;
+use testbed::{Engine, matrix, until};
 use uuid::Uuid;
 
 const EVERY: Duration = Duration::from_millis(10);
@@ -33,6 +33,31 @@ async fn what_is_old_published_and_settled_leaves_the_outbox() {
     until("one event to be left", SOON, left).await.expect("in time");
     assert_eq!(keeper.count("FROM tallies").await, 2_500, "only events go");
     keeper.close().await;
+}
+
+#[tokio::test]
+async fn counts_of_failures_leave_with_events_as_old() {
+    let keeper = Keeper::open().await;
+    let young = Uuid::now_v7();
+    for id in [Uuid::from_u128(7), young] {
+        let id = match matrix::engine() {
+            Engine::Postgres => format!("'{id}'"),
+            _ => format!("x'{}'", id.simple()),
+        };
+        keeper.alter(format!("INSERT INTO event_failures (id, attempts) VALUES ({id}, 1)")).await;
+    }
+    assert_eq!(keeper.count("FROM event_failures").await, 2);
+    purge(&keeper, Duration::from_secs(3600));
+    keeper.counts(1, "FROM event_failures").await;
+    // some looks later
+    let other = Keeper::open().await;
+    other.bus.open();
+    other.hear(vec![add(1, 1)]).await;
+    purge(&other, Duration::ZERO);
+    other.counts(0, "FROM outbox").await;
+    keeper.counts(1, "FROM event_failures").await;
+    keeper.close().await;
+    other.close().await;
 }
 
 #[tokio::test]

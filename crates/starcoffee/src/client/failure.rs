@@ -52,8 +52,9 @@ impl Failure {
     pub(super) fn of(status: &Status, peer: Peer<'_>) -> Self {
         let Peer { name, url, set_by, .. } = peer;
         if not_sent(status) && status.code() == Code::Unavailable {
-            let up = "is `starcoffee up` running?";
-            return Self::not_now(format!("cannot reach {name} at {url} ({set_by}); {up}"));
+            return Self::not_now(format!(
+                "cannot reach {name} at {url} ({set_by}); is it running?"
+            ));
         }
         let line = match status.get_details_error_info() {
             Some(_said_by_the_service) => told(status),
@@ -75,6 +76,13 @@ impl Failure {
     /// Whether it may succeed later.
     pub(super) fn is_not_now(&self) -> bool {
         matches!(self, Self::Told { exit: NOT_NOW, .. })
+    }
+
+    /// Tells it, where the command goes on.
+    pub(super) fn warn(&self) {
+        if let Self::Told { line, .. } = self {
+            say(&format!("warning: {line}"));
+        }
     }
 
     /// Tells it, and with what code to exit.
@@ -108,7 +116,7 @@ impl From<anyhow::Error> for Failure {
         let mut line: String = before.map(|cause| format!("{}: ", Printable(cause))).collect();
         line.push_str(&told(status));
         if error.chain().any(<dyn Error>::is::<ConnectError>) {
-            line.push_str("; is `starcoffee up` running?");
+            line.push_str("; is it running?");
         }
         Self::Told { exit: exit(status.code()), line }
     }

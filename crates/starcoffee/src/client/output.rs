@@ -13,6 +13,8 @@ use std::io::{self, Stdout, Write as _};
 pub(super) struct Output {
     out: AutoStream<Stdout>,
     json: Option<Json>,
+    /// The header is shown.
+    begun: bool,
     /// The row that was shown last.
     last: Option<Vec<Cell>>,
 }
@@ -20,7 +22,7 @@ pub(super) struct Output {
 impl Output {
     pub(super) fn new(shop: &Shop) -> Self {
         let json = (shop.format == Format::Json).then(Json::new);
-        Self { out: anstream::stdout(), json, last: None }
+        Self { out: anstream::stdout(), json, begun: false, last: None }
     }
 
     /// An answer with many.
@@ -41,15 +43,23 @@ impl Output {
         self.list(answer, std::slice::from_ref(answer))
     }
 
+    /// Before the first of the answers that come one by one, which may never come.
+    pub(super) fn begin<R: Row>(&mut self) -> io::Result<()> {
+        if self.json.is_none() && !self.begun {
+            table::header::<R>(&mut self.out)?;
+            self.out.flush()?;
+            self.begun = true;
+        }
+        Ok(())
+    }
+
     /// One of the answers that come one by one; each is shown at once.
     pub(super) fn next<M: Message + Name + Row>(&mut self, answer: &M) -> io::Result<()> {
+        self.begin::<M>()?;
         match &self.json {
             Some(json) => writeln!(self.out, "{}", json.line(answer))?,
             None => {
                 let row = answer.cells();
-                if self.last.is_none() {
-                    table::header::<M>(&mut self.out)?;
-                }
                 // a new revision of which a person sees nothing is no news
                 if self.last.as_ref() != Some(&row) {
                     table::row::<M>(&mut self.out, &row)?;

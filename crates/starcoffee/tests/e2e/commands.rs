@@ -14,9 +14,9 @@ pub(crate) const WITHIN: Duration = Duration::from_secs(30);
 /// What a command did.
 #[derive(Debug)]
 pub(crate) struct Done {
-    code: Option<i32>,
-    out: String,
-    said: String,
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) said: String,
 }
 
 impl Done {
@@ -225,7 +225,7 @@ async fn a_shop_that_is_not_there_is_named() -> anyhow::Result<()> {
         let arguments: Vec<_> = line.split(' ').chain(url).collect();
         let (code, said) = done(&arguments).await?.failure()?;
         let expected = "error: cannot reach Order at http://127.0.0.1:1 (--order-url, STARCOFFEE_ORDER_URL); \
-                        is `starcoffee up` running?\n";
+                        is it running?\n";
         assert_eq!((code, said.as_str()), (Some(5), expected));
     }
     let (code, said) = done(&["load", url[0], url[1]]).await?.failure()?;

@@ -53,6 +53,52 @@ async fn an_order_s_story_is_told_and_followed() -> anyhow::Result<()> {
     follow.kill().await
 }
 
+/// These services are nowhere.
+fn without(urls: &[String], services: &[&str]) -> Vec<String> {
+    let mut urls = urls.to_vec();
+    for service in services {
+        let flag = format!("--{service}-url");
+        let at = urls.iter().position(|word| *word == flag).expect("all are there");
+        urls[at + 1] = "http://127.0.0.1:1".to_owned();
+    }
+    urls
+}
+
+#[tokio::test]
+async fn a_service_that_is_away_blinds_no_other() -> anyhow::Result<()> {
+    let shop = open(&[]).await?;
+    let order = people::paid(&shop, "kim").await?;
+    people::ticket(&shop, &order.order_id).await?;
+    let (one, two) =
+        (without(&shop.urls(), &["make"]), without(&shop.urls(), &["payment", "make"]));
+    let tail = format!("events tail --order {} -o json", order.order_id);
+    let told = run_at(&one, &tail).await?;
+    let names: Vec<_> = lines(&told.out)?.iter().map(|event| name(event).to_owned()).collect();
+    assert_eq!(names, ["OrderPlaced", "PaymentApproved"]);
+    assert!(told.code == Some(5) && told.said.starts_with("error: cannot reach Make "), "{told:?}");
+
+    let told = run_at(&two, "events replay --for mypage").await?;
+    assert!(told.out.ends_with("\norder    1\n"), "{told:?}");
+    let said: Vec<_> = told.said.lines().collect();
+    assert!(said[0].starts_with("warning: cannot reach Make "), "{told:?}");
+    assert!(said[1].starts_with("error: cannot reach Payment "), "{told:?}");
+    assert_eq!((told.code, said.len()), (Some(5), 2));
+    let listed = run_at(&two, "events dead-letters").await?;
+    assert!(listed.code == Some(5) && listed.out.starts_with("DEAD LETTER "), "{listed:?}");
+    let (code, said) = run_at(&one, "events replay --service make").await?.failure()?;
+    assert!(code == Some(5) && said.starts_with("error: cannot reach Make "), "{said}");
+
+    let (code, said) = run(&shop, "events tail --order 7").await?.failure()?;
+    assert!(code == Some(4) && said.contains("order_id"), "it is said once: {said}");
+    let unknown = "events tail --order 00000000-0000-7000-8000-000000000001";
+    assert!(run(&shop, unknown).await?.data()?.starts_with("TIME "), "a table without rows");
+    for nobody in ["nosuch", "all"] {
+        let nobody = run(&shop, &format!("events replay --for {nobody}")).await?;
+        assert!(nobody.code == Some(2) && nobody.said.contains("mypage"), "{nobody:?}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn what_is_told_again_changes_nothing_and_mends_a_page() -> anyhow::Result<()> {
     let shop = open(&[]).await?;
@@ -166,8 +212,13 @@ async fn dead_letters_are_listed_handed_over_again_and_given_up() -> anyhow::Res
     let (code, said) = run(&shop, &format!("events redrive {id}")).await?.failure()?;
     assert!(code == Some(4) && said.starts_with("error: DEAD_LETTER_UNHANDLED: "), "{said}");
     tables::edit(&shop, "make", "DROP INDEX one_each").await?;
-    let handled = run(&shop, &format!("events redrive {id} --service make -o json")).await?;
-    assert_eq!(handled.json()?["attempts"], 9, "eight, and one by hand");
+    let line = format!("events redrive {id} -o json");
+    let handled = run_at(&without(&shop.urls(), &["order"]), &line).await?;
+    assert!(handled.said.starts_with("make: handled\nerror: cannot reach Order "), "{handled:?}");
+    assert_eq!(handled.code, Some(5), "Order may have it as well");
+    let handled: Value = serde_json::from_str(&handled.out)?;
+    assert_eq!(handled["attempts"], 9, "eight, and one by hand");
+    assert_eq!(handled["createTime"], letter["createTime"], "it is as old as it was");
     people::ticket(&shop, &order.order_id).await?;
     let (code, said) = run(&shop, &format!("events redrive {id}")).await?.failure()?;
     assert_eq!((code, &*said), (Some(3), "error: there is no such dead letter\n"));

@@ -8,7 +8,7 @@ use super::{
         shop::{Shop, ask},
         table::{Cell, Column, ID, Row, time},
     },
-    Hearer, Ops, presentable, short,
+    Failures, Hearer, Ops, presentable, short,
 };
 use contract::ops::v1::{
     DeadLetter, DiscardDeadLetterRequest, ListDeadLettersRequest, ListDeadLettersResponse,
@@ -58,15 +58,22 @@ pub(crate) struct Discard {
 impl List {
     pub(super) async fn run(self, shop: &Shop) -> Result<(), Failure> {
         let mut all = ListDeadLettersResponse::default();
-        let mut more = Vec::new();
+        let (mut more, mut failures) = (Vec::new(), Failures::default());
+        let mut answered = false;
         for peer in self.service.peers(shop) {
             let mut ops = Ops::at(peer)?;
             let request = ListDeadLettersRequest {
                 page_size: self.limit,
                 page_token: self.page_token.clone(),
             };
-            let answer = ops.client.list_dead_letters(ask(request)).await;
-            let answer = answer.map_err(|status| peer.failure(&status))?.into_inner();
+            let answer = match ops.client.list_dead_letters(ask(request)).await {
+                Ok(answer) => answer.into_inner(),
+                Err(status) => {
+                    failures.add(peer, &status)?;
+                    continue;
+                }
+            };
+            answered = true;
             all.dead_letters.extend(answer.dead_letters.into_iter().map(shown));
             if !answer.next_page_token.is_empty() {
                 let name = peer.name.to_lowercase();
@@ -76,33 +83,35 @@ impl List {
                 }
             }
         }
-        Output::new(shop).list(&all, &all.dead_letters)?;
+        if answered {
+            Output::new(shop).list(&all, &all.dead_letters)?;
+        }
         for more in more {
             say(&format!("more: {}", chassis::Printable(more)));
         }
-        Ok(())
+        failures.end()
     }
 }
 
 impl Redrive {
     pub(super) async fn run(self, shop: &Shop) -> Result<(), Failure> {
-        let mut found = Vec::new();
+        let (mut found, mut failures) = (Vec::new(), Failures::default());
         for peer in self.service.peers(shop) {
             let request = RedriveDeadLetterRequest { dead_letter_id: self.id.clone() };
             let answer = Ops::at(peer)?.client.redrive_dead_letter(ask(request)).await;
             match answer {
                 Ok(answer) => found.extend(answer.into_inner().dead_letter),
                 Err(status) if is_unknown(&status) => {}
-                Err(status) => return Err(peer.failure(&status)),
+                Err(status) => failures.add(peer, &status)?,
             }
         }
-        tell(shop, found, "handled")
+        tell(shop, found, "handled", failures)
     }
 }
 
 impl Discard {
     pub(super) async fn run(self, shop: &Shop) -> Result<(), Failure> {
-        let mut found = Vec::new();
+        let (mut found, mut failures) = (Vec::new(), Failures::default());
         for peer in self.service.peers(shop) {
             let (dead_letter_id, reason) = (self.id.clone(), self.reason.clone());
             let request = DiscardDeadLetterRequest { dead_letter_id, reason };
@@ -110,10 +119,10 @@ impl Discard {
             match answer {
                 Ok(answer) => found.extend(answer.into_inner().dead_letter),
                 Err(status) if is_unknown(&status) => {}
-                Err(status) => return Err(peer.failure(&status)),
+                Err(status) => failures.add(peer, &status)?,
             }
         }
-        tell(shop, found, "given up")
+        tell(shop, found, "given up", failures)
     }
 }
 
@@ -122,8 +131,13 @@ fn is_unknown(status: &Status) -> bool {
 }
 
 /// The letters that were, and what became of them.
-fn tell(shop: &Shop, found: Vec<DeadLetter>, became: &str) -> Result<(), Failure> {
-    if found.is_empty() {
+fn tell(
+    shop: &Shop,
+    found: Vec<DeadLetter>,
+    became: &str,
+    failures: Failures,
+) -> Result<(), Failure> {
+    if found.is_empty() && failures.all.is_empty() {
         return Err(Failure::not_found("there is no such dead letter"));
     }
     let mut out = Output::new(shop);
@@ -132,7 +146,7 @@ fn tell(shop: &Shop, found: Vec<DeadLetter>, became: &str) -> Result<(), Failure
         out.next(&letter)?;
         say(&format!("{}: {became}", chassis::Printable(&letter.service)));
     }
-    Ok(())
+    failures.end()
 }
 
 fn shown(mut letter: DeadLetter) -> DeadLetter {

@@ -9,14 +9,18 @@ use super::{
     failure::Failure,
     shop::{Peer, Shop},
 };
-use clap::ValueEnum;
+use clap::{
+    ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use contract::{
     DESCRIPTORS,
     ops::v1::{Event, ops_service_client::OpsServiceClient},
 };
-use mesh::Channel;
+use mesh::{Channel, reason};
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use std::sync::OnceLock;
+use tonic::{Code, Status};
 
 /// What operators do with events.
 #[derive(Debug, clap::Subcommand)]
@@ -86,6 +90,19 @@ impl Teller {
 }
 
 impl Hearer {
+    /// Reads one of them, and not all.
+    fn one() -> impl TypedValueParser<Value = Self> {
+        let each = Self::value_variants().iter().filter(|hearer| **hearer != Self::All);
+        PossibleValuesParser::new(each.filter_map(Self::to_possible_value))
+            .map(|name| Self::from_str(&name, false).expect("it is one of them"))
+    }
+
+    /// As it calls itself.
+    fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
     fn peers(self, shop: &Shop) -> Vec<Peer<'_>> {
         match self {
             Self::Order => vec![shop.order()],
@@ -106,6 +123,49 @@ struct Ops<'a> {
 impl<'a> Ops<'a> {
     fn at(peer: Peer<'a>) -> Result<Self, Failure> {
         Ok(Self { peer, client: OpsServiceClient::new(peer.channel()?) })
+    }
+}
+
+/// What failed at some services, while others are asked all the same. It is told when what the others answered is shown.
+#[derive(Default)]
+struct Failures {
+    all: Vec<Failure>,
+    /// How many of them are told.
+    told: usize,
+}
+
+impl Failures {
+    /// Lays a failure aside.
+    ///
+    /// # Errors
+    /// What was asked is invalid, and would be everywhere.
+    fn add(&mut self, peer: Peer<'_>, status: &Status) -> Result<(), Failure> {
+        let failure = peer.failure(status);
+        if status.code() == Code::InvalidArgument {
+            return Err(failure);
+        }
+        // all others name it already
+        let said_by_it = reason(status).is_some();
+        let hint = format!("{} says so", peer.name);
+        self.all.push(if said_by_it { failure.hint(&hint) } else { failure });
+        Ok(())
+    }
+
+    /// Tells them now: the command goes on, and may have no end.
+    fn warn(&mut self) {
+        self.all[self.told..].iter().for_each(Failure::warn);
+        self.told = self.all.len();
+    }
+
+    /// The first failure, which the command ends with; the others are told.
+    ///
+    /// # Errors
+    /// There is one.
+    fn end(self) -> Result<(), Failure> {
+        let mut failures = self.all.into_iter();
+        let Some(first) = failures.next() else { return Ok(()) };
+        failures.skip(self.told.saturating_sub(1)).for_each(|failure| failure.warn());
+        Err(first)
     }
 }
 

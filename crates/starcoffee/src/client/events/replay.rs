@@ -6,7 +6,7 @@ use super::{
         shop::{Format, Shop, ask},
         table::{self, Cell, Column, Row},
     },
-    Ops, Teller,
+    Failures, Hearer, Ops, Teller,
 };
 use contract::ops::v1::ReplayEventsRequest;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -33,9 +33,9 @@ pub(crate) struct Args {
     /// Only what was told since this time, in RFC 3339 and UTC
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339_weak)]
     from: Option<SystemTime>,
-    /// The one consumer it is for, `mypage` for example; all others leave it unread [default: all]
-    #[arg(long = "for", value_name = "CONSUMER", default_value = "", hide_default_value = true)]
-    consumer: String,
+    /// The one service it is for; all others leave it unread [default: all]
+    #[arg(long = "for", value_name = "SERVICE", value_parser = Hearer::one())]
+    consumer: Option<Hearer>,
 }
 
 /// What a service told again.
@@ -49,7 +49,8 @@ impl Args {
     pub(super) async fn run(self, shop: &Shop) -> Result<(), Failure> {
         let since = self.since.map(|since| SystemTime::now().checked_sub(since));
         let start_time = self.from.or(since.flatten()).map(Timestamp::from);
-        let (mut all, bar) = (Vec::new(), progress());
+        let consumer = self.consumer.map(Hearer::name).unwrap_or_default();
+        let (mut all, bar, mut failures) = (Vec::new(), progress(), Failures::default());
         for peer in self.service.peers(shop) {
             let mut ops = Ops::at(peer)?;
             let service = peer.name.to_lowercase();
@@ -59,23 +60,33 @@ impl Args {
                 let request = ReplayEventsRequest {
                     order_id: self.order.clone(),
                     start_time,
-                    consumer: self.consumer.clone(),
+                    consumer: consumer.clone(),
                     after,
                 };
-                let answer = ops.client.replay_events(ask(request)).await;
-                let answer = answer.map_err(|status| peer.failure(&status))?.into_inner();
+                let answer = match ops.client.replay_events(ask(request)).await {
+                    Ok(answer) => answer.into_inner(),
+                    Err(status) => {
+                        failures.add(peer, &status)?;
+                        break;
+                    }
+                };
                 events += answer.event_count;
                 (after, done) = (answer.last_event_id, answer.done);
             }
-            all.push(Told { service, events });
+            // it may have been cut off, but these are told
+            if done || events > 0 {
+                all.push(Told { service, events });
+            }
         }
         bar.finish_and_clear();
         let mut out = anstream::stdout();
         match shop.format {
+            _ if all.is_empty() => {}
             Format::Table => table::rows(&mut out, &all)?,
             Format::Json => writeln!(out, "{:#}", serde_json::json!({ "replayed": all }))?,
         }
-        Ok(out.flush()?)
+        out.flush()?;
+        failures.end()
     }
 }
 

@@ -7,12 +7,12 @@ use super::{
         shop::Shop,
         table::{Cell, Column, ID, Row, time},
     },
-    Ops, Teller, presentable, short,
+    Failures, Ops, Teller, presentable, short,
 };
 use contract::ops::v1::{Event, ListEventsRequest, ListEventsResponse};
-use futures::{StreamExt as _, stream};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 use uuid::Uuid;
 
 /// How far back it goes when nothing else is said: as much as a person reads.
@@ -49,51 +49,79 @@ impl Args {
         let recent = self.order.is_empty().then_some(RECENT);
         let after = self.since.or(recent).map(id_before).unwrap_or_default();
         let mut tails = Vec::new();
+        let mut failures = Failures::default();
         for peer in self.service.peers(shop) {
-            tails.push(Tail::open(Ops::at(peer)?, &self.order, after.clone()).await?);
+            match Tail::open(Ops::at(peer)?, &self.order, after.clone()).await {
+                Ok(tail) => tails.push(tail),
+                Err(status) => failures.add(peer, &status)?,
+            }
         }
         let mut out = Output::new(shop);
+        if !tails.is_empty() {
+            out.begin::<Event>()?;
+        }
         while let Some(next) = tails
             .iter_mut()
             .filter(|tail| tail.next.is_some())
             .min_by(|one, other| one.key().cmp(&other.key()))
         {
-            if let Some(event) = next.advance().await? {
+            let (event, read) = next.advance().await;
+            if let Some(event) = event {
                 out.next(&event)?;
             }
+            if let Err(status) = read {
+                failures.add(next.ops.peer, &status)?;
+            }
         }
-        if self.follow { self.follow(tails, out).await } else { Ok(()) }
+        if self.follow { self.follow(tails, out, failures).await } else { failures.end() }
     }
 
-    async fn follow(self, tails: Vec<Tail<'_>>, mut out: Output) -> Result<(), Failure> {
+    /// As long as there is a service to follow.
+    async fn follow(
+        self,
+        tails: Vec<Tail<'_>>,
+        mut out: Output,
+        mut failures: Failures,
+    ) -> Result<(), Failure> {
         let mut all = Vec::new();
         for Tail { mut ops, last, .. } in tails {
             let request =
                 ListEventsRequest { order_id: self.order.clone(), after: last, follow: true };
-            let events = ops.client.list_events(request).await;
-            let events = events.map_err(|status| ops.peer.failure(&status))?.into_inner();
             let peer = ops.peer;
-            all.push(events.map(move |event| event.map_err(|status| peer.failure(&status))));
-        }
-        let mut events = stream::select_all(all);
-        while let Some(event) = events.next().await {
-            if let Some(event) = event?.event {
-                out.next(&presentable(event))?;
+            match ops.client.list_events(request).await {
+                Ok(events) => all.push(events.into_inner().map_err(move |status| (peer, status))),
+                Err(status) => failures.add(peer, &status)?,
             }
         }
-        Ok(())
+        let (mut left, mut events) = (all.len(), stream::select_all(all));
+        loop {
+            if left > 0 {
+                failures.warn();
+            }
+            match events.next().await {
+                None => return failures.end(),
+                Some(Ok(message)) => {
+                    if let Some(event) = message.event {
+                        out.next(&presentable(event))?;
+                    }
+                }
+                Some(Err((peer, status))) => {
+                    left -= 1;
+                    failures.add(peer, &status)?;
+                }
+            }
+        }
     }
 }
 
 impl<'a> Tail<'a> {
-    async fn open(mut ops: Ops<'a>, order: &str, after: String) -> Result<Self, Failure> {
+    async fn open(mut ops: Ops<'a>, order: &str, after: String) -> Result<Self, Status> {
         let request =
             ListEventsRequest { order_id: order.to_owned(), after: after.clone(), follow: false };
-        let events = ops.client.list_events(request).await;
-        let events = events.map_err(|status| ops.peer.failure(&status))?.into_inner();
+        let events = ops.client.list_events(request).await?.into_inner();
         let mut tail = Self { ops, events, next: None, last: after };
-        tail.advance().await?;
-        Ok(tail)
+        let (_none_before_it, read) = tail.advance().await;
+        read.map(|()| tail)
     }
 
     /// What orders the heads: ids are UUIDs of one spelling, so their text sorts as they do.
@@ -101,16 +129,17 @@ impl<'a> Tail<'a> {
         self.next.as_ref().map(|event| event.event_id.as_str())
     }
 
-    /// Takes the next event, and reads the one after it.
-    async fn advance(&mut self) -> Result<Option<Event>, Failure> {
-        let peer = self.ops.peer;
-        let read = self.events.message().await.map_err(|status| peer.failure(&status))?;
-        let read = read.and_then(|message| message.event).map(presentable);
+    /// Takes the next event, and reads the one after it; there is none if it cannot be read.
+    async fn advance(&mut self) -> (Option<Event>, Result<(), Status>) {
+        let (read, told) = match self.events.message().await {
+            Ok(message) => (message.and_then(|message| message.event).map(presentable), Ok(())),
+            Err(status) => (None, Err(status)),
+        };
         let taken = std::mem::replace(&mut self.next, read);
         if let Some(event) = &taken {
             self.last.clone_from(&event.event_id);
         }
-        Ok(taken)
+        (taken, told)
     }
 }
 
