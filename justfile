@@ -41,3 +41,7 @@ soak TIMES="20":
 # the figures of docs/performance.md
 bench:
     ./scripts/bench
+
+# the same for separate processes, on NATS and PostgreSQL
+bench-fleet *ARGS:
+    ./scripts/bench-fleet {{ARGS}}

@@ -1,7 +1,7 @@
 //! Facts: how a service changes its state, and how others hear of it.
 //!
 //! A service's nouns are decided by one [`Writer`], which stores a change and its facts in one transaction. The [`Outbox`]
-//! keeps the facts for a month or more and its relay publishes them on the [`Bus`]; [`Routes`] turn the facts of others into commands.
+//! keeps the facts, for 30 days by default, and its relay publishes them on the [`Bus`]; [`Routes`] turn the facts of others into commands.
 //! No request ever owns a transaction, so a caller who goes away can neither leave one open nor undo what was decided.
 //!
 //! This crate knows no word of the domain: it must serve a shop of anything.
@@ -55,8 +55,7 @@ pub use outbox::Outbox;
 pub use reader::Reader;
 pub use record::Record;
 pub use routes::{Malformed, Routes};
-pub use rows::by_index;
-pub use rows::insert_into;
+pub use rows::{by_index, insert_into};
 pub use time::Time;
 pub use watch::Watcher;
 pub use writer::Writer;
