@@ -14,7 +14,8 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr,
-    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, sqlx, sqlx::postgres::PgConnectOptions,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, sqlx,
+    sqlx::postgres::PgConnectOptions,
 };
 
 use tokio::time::timeout;

@@ -106,10 +106,10 @@ impl Service {
         };
         let mut signals = Signals::new()?;
         let (client, bus) = (format!("starcoffee-{name}"), bus.clone());
-        let open = async {
+        let open = Box::pin(async {
             let bus = Bus::connect(&host, &bus, stream, &client).await?;
             anyhow::Ok((self.open(&host, &bus).await?, bus))
-        };
+        });
         let Some((serving, bus)) = process::unless_stopped(&mut signals, open).await? else {
             return Ok(());
         };

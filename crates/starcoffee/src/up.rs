@@ -68,7 +68,7 @@ impl Args {
         let drain = self.process.drain.clone();
         let auto_barista = self.make.auto_barista.is_some();
         let mut signals = Signals::new()?;
-        let open = self.open(&host, &data);
+        let open = Box::pin(self.open(&host, &data));
         let opened = process::unless_stopped(&mut signals, open).await;
         let Some(addresses) = opened.map_err(|error| data.blamed(error))? else {
             return Ok(());
