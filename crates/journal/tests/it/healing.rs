@@ -2,6 +2,7 @@
 //! and where it matters on a server of `PostgreSQL`, whatever engine the other tests run on.
 
 use crate::{
+    engines::forget_the_dead,
     nats::{
         PUBLISHED, UNPUBLISHED, event_ids, look, open, open_with, server, server_restarts, tallies,
     },
@@ -161,6 +162,7 @@ async fn a_database_that_may_only_be_read_does_not_have_its_events_published_for
     let nats = keeper.nats.as_ref().expect("it has one");
     assert_eq!(tallies(nats).await.cached_info().state.messages, 10, "each once more");
     read_only(false);
+    forget_the_dead(&keeper).await;
     keeper.counts(0, UNPUBLISHED).await;
     assert_eq!(tallies(server(&mut keeper)).await.cached_info().state.messages, 10);
     keeper.close().await;
