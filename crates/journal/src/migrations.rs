@@ -3,8 +3,8 @@
 use sea_orm::{
     DbBackend, DbErr,
     sea_query::{
-        Alias, ColumnDef, ConditionalStatement as _, Expr, Index, IndexCreateStatement,
-        IntoIndexColumn, Table, TableCreateStatement,
+        Alias, ColumnDef, ConditionalStatement as _, Expr, Index, IndexCreateStatement, IndexType,
+        IntoIden as _, IntoIndexColumn, Table, TableCreateStatement,
     },
 };
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager, async_trait::async_trait};
@@ -140,15 +140,20 @@ impl MigrationTrait for Step {
             Self::Edition => add_to_outbox(manager, edition()).await,
             Self::StreamSequence => add_to_outbox(manager, stream_sequence()).await,
             Self::BySubject => {
-                // all that happened to one thing: a person asks for it, and a replay. Subjects are UUIDv7s as a rule, and what
-                // is young has most of the events, so that the rows go to the end of the index
-                let index = Index::create()
+                // all that happened to one thing: a person asks for it, and a replay
+                let mut index = Index::create()
                     .if_not_exists()
                     .name("outbox_by_subject")
                     .table(row::Entity)
                     .col(row::Column::Subject)
-                    .col(row::Column::Id)
                     .take();
+                if manager.get_database_backend() == DbBackend::Postgres {
+                    // subjects are UUIDv7s as a rule, and what is young has most of the events: the rows of one lie near each
+                    // other, and an entry for each, twice, as PostgreSQL makes one when an event is marked, too, is not needed
+                    index.index_type(IndexType::Custom("brin".into_iden()));
+                } else {
+                    index.col(row::Column::Id);
+                }
                 create_index(manager, index).await
             }
         }
