@@ -6,6 +6,7 @@ mod headers;
 mod keeper;
 mod publishing;
 mod pull;
+mod receipt;
 mod settings;
 
 use std::{
@@ -23,7 +24,8 @@ use uuid::Uuid;
 
 use crate::{Time, backoff::Backoff, bus::Error};
 
-pub(crate) use pull::{Receipt, Subscription};
+pub(crate) use pull::Subscription;
+pub(crate) use receipt::Receipt;
 pub use settings::{AtomicPublish, Config, Stream, Url};
 
 /// How long a server may take to answer. A publication that is not acknowledged by then is published again.
@@ -67,7 +69,7 @@ pub(crate) struct Ready {
 }
 
 /// What to tell the server about a delivery: of which stream it is, where, and what.
-type Ack = (Arc<pull::Origin>, async_nats::Subject, Bytes);
+type Ack = (Arc<receipt::Origin>, async_nats::Subject, Bytes);
 
 impl JetStream {
     pub(crate) async fn connect(
@@ -110,7 +112,7 @@ impl JetStream {
         });
         host.spawn_last(
             "what tells NATS what is handled",
-            pull::ack(client, to_ack, host.closing()),
+            receipt::ack(client, to_ack, host.closing()),
         );
         let (atomic, max_age) = (config.atomic_publish, config.max_age);
         let (trouble, host) = (Arc::default(), host.clone());

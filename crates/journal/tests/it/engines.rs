@@ -149,7 +149,7 @@ async fn survives(engine: Engine, harm: impl AsyncFnOnce(&mut DatabaseServer)) {
 }
 
 /// Each reader's connection is tried: none is handed out dead for the second time.
-async fn forget_the_dead(keeper: &Keeper) {
+pub(crate) async fn forget_the_dead(keeper: &Keeper) {
     join_all((0..8).map(|_| keeper.database.now())).await;
 }
 

@@ -2,6 +2,7 @@
 //! and where it matters on a server of `PostgreSQL`, whatever engine the other tests run on.
 
 use crate::{
+    engines::forget_the_dead,
     nats::{
         PUBLISHED, UNPUBLISHED, event_ids, look, open, open_with, server, server_restarts, tallies,
     },
@@ -161,6 +162,7 @@ async fn a_database_that_may_only_be_read_does_not_have_its_events_published_for
     let nats = keeper.nats.as_ref().expect("it has one");
     assert_eq!(tallies(nats).await.cached_info().state.messages, 10, "each once more");
     read_only(false);
+    forget_the_dead(&keeper).await;
     keeper.counts(0, UNPUBLISHED).await;
     assert_eq!(tallies(server(&mut keeper)).await.cached_info().state.messages, 10);
     keeper.close().await;
@@ -228,5 +230,43 @@ async fn a_stream_lost_with_a_large_outbox_fails_no_command_and_all_is_published
     until("all to be published again", SOON * 3, told).await.expect("they are");
     assert!(longest.get() < Duration::from_secs(2), "{longest:?}");
     server_restarts(&mut keeper.nats).await;
+    keeper.close().await;
+}
+
+#[tokio::test]
+async fn what_waited_as_long_as_the_stream_keeps_it_is_published_again_and_what_is_older_is_not() {
+    let hour = Duration::from_secs(3_600);
+    let (database, mut keeper) = on_postgres(&Config { max_age: hour, ..small() }, STATEMENT).await;
+    for id in 1..=3 {
+        keeper.act(add(id, 1)).await.expect("it grows");
+    }
+    keeper.counts(3, PUBLISHED).await;
+    // as if it had been stored so long ago
+    let age = |subject: u32, seconds: u32, place: u32| {
+        let sql = format!(
+            "UPDATE outbox SET stream_sequence = {place}, time = time - {seconds}000000,
+             id = (lpad(to_hex(((extract(epoch FROM now()) - {seconds}) * 1000)::bigint), 12, '0') || right(replace(id::text, '-', ''), 20))::uuid
+             WHERE subject = '00000000-0000-0000-0000-00000000000{subject}'"
+        );
+        database.sql_in("tally", &sql).expect("it is older");
+    };
+    age(2, 5_400, 2);
+    age(3, 10_800, 1_000);
+    let again = "FROM outbox WHERE edition = 1 AND published = 1";
+    let admin = look(server(&mut keeper)).await;
+    admin.delete_stream(stream().name).await.expect("it is there");
+    keeper.counts(2, again).await;
+    server(&mut keeper).stop().await.expect("it runs");
+    server(&mut keeper).save().expect("it is stopped");
+    server(&mut keeper).restart().await.expect("it starts again");
+    keeper.act(add(4, 1)).await.expect("it grows");
+    keeper.act(add(5, 1)).await.expect("it grows");
+    keeper.counts(5, PUBLISHED).await;
+    server(&mut keeper).kill().await.expect("it runs");
+    server(&mut keeper).restore().expect("it was saved");
+    server(&mut keeper).restart().await.expect("it starts again");
+    // the oldest has a place of the stream that was deleted, after all that the new one had
+    keeper.counts(4, again).await;
+    assert_eq!(keeper.count("FROM outbox WHERE edition = 0 AND published = 1").await, 1);
     keeper.close().await;
 }
