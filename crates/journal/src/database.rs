@@ -14,7 +14,8 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr,
-    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, sqlx, sqlx::postgres::PgConnectOptions,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, sqlx,
+    sqlx::postgres::PgConnectOptions,
 };
 
 use tokio::time::timeout;
@@ -45,6 +46,8 @@ const MIGRATION_WAIT: Duration = Duration::from_secs(60);
 const PING_AFTER: Duration = Duration::from_secs(1);
 /// A server that still says nothing so long after it should have ended a statement stands still, or its host is gone.
 const SILENCE: Duration = Duration::from_secs(2);
+/// How long a loop waits for an answer that nobody else waits for: longer than any statement takes that a server lets run.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a connection that comes back may take to show that it is well: about as long as whoever wants it waits.
 const COMES_BACK: Duration = Duration::from_secs(2);
 /// As the server lists our sessions.
@@ -274,11 +277,21 @@ impl Database {
         work: impl Future<Output = Result<T, DbErr>>,
     ) -> Result<T, DbErr> {
         let limit = within.unwrap_or(self.source.config.statement_timeout + SILENCE);
-        timeout(limit, work).await.unwrap_or_else(|_elapsed| {
-            let silent = format!("the database server has not answered for {limit:?}");
-            Err(DbErr::Conn(RuntimeErr::Internal(silent)))
-        })
+        timeout(limit, work).await.unwrap_or_else(|_elapsed| Err(silent(limit)))
     }
+}
+
+/// A look of a loop that nobody waits for, and that has no other end when the server stands still: it is looked again later.
+///
+/// # Errors
+/// The database failed, or does not answer.
+pub async fn patiently<T>(look: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+    timeout(PATIENCE, look).await.unwrap_or_else(|_elapsed| Err(silent(PATIENCE)))
+}
+
+fn silent(limit: Duration) -> DbErr {
+    let silent = format!("the database server has not answered for {limit:?}");
+    DbErr::Conn(RuntimeErr::Internal(silent))
 }
 
 /// A pool of a server's; it connects when it is first used.

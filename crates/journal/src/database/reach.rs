@@ -45,7 +45,8 @@ pub(super) async fn reach<T>(
         failures += 1;
         let waited = began.elapsed();
         if waited >= wait {
-            let waited = Duration::from_millis(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
+            let waited =
+                Duration::from_millis(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
             return Err(error.context(format!(
                 "it cannot be reached; waited {waited:?} for it (--database-wait)"
             )));

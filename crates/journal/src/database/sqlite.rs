@@ -38,7 +38,10 @@ pub(super) async fn open(
     // each connection would have a database of its own
     let parameters = url.split_once('?').map_or("", |(_path, parameters)| parameters);
     let memory = url.contains(":memory:") || parameters.contains("mode=memory");
-    anyhow::ensure!(!memory, "it would be lost with the process: name a file, sqlite:PATH?mode=rwc");
+    anyhow::ensure!(
+        !memory,
+        "it would be lost with the process: name a file, sqlite:PATH?mode=rwc"
+    );
     let writer = sea_orm::Database::connect(options(url, 1, false)).await.map_err(cure)?;
     claim(&writer).await?;
     let pool = sea_orm::Database::connect(options(url, config.connections, true)).await?;

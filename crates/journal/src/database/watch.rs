@@ -44,7 +44,8 @@ impl Database {
                 true => tracing::info!("the database {} answers again", self.source),
                 false => tracing::warn!(
                     "the database {} ({}) has not answered for {AWAY_AFTER:?}: calls are better sent elsewhere",
-                    self.source, self.source.flag
+                    self.source,
+                    self.source.flag
                 ),
             }
             tell(usable);

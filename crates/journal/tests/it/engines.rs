@@ -369,7 +369,9 @@ async fn a_batch_that_takes_too_long_is_stored_in_parts(engine: Engine) {
             "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.2); RETURN NEW; END'; \
              CREATE TRIGGER slow BEFORE INSERT ON tallies FOR EACH ROW EXECUTE FUNCTION slow()"
         }
-        _ => "CREATE TRIGGER slow BEFORE INSERT ON tallies FOR EACH ROW SET NEW.count = NEW.count + SLEEP(0.2)",
+        _ => {
+            "CREATE TRIGGER slow BEFORE INSERT ON tallies FOR EACH ROW SET NEW.count = NEW.count + SLEEP(0.2)"
+        }
     };
     server.sql_in("tally", slow).expect("a trigger");
     for outcome in keeper.hear((1..=30).map(|id| add(id, 1)).collect()).await {
