@@ -446,9 +446,7 @@ mod tests {
         let database = Database::open(&source(&test.url)).await.expect("a new database");
         let notes = "CREATE TABLE notes (id INTEGER)";
         database.writer.execute_unprepared(notes).await.expect("a table");
-        let pause = async || {
-            tokio::time::timeout(Duration::from_millis(1), std::future::pending::<()>()).await
-        };
+        let pause = async || timeout(Duration::from_millis(1), std::future::pending::<()>()).await;
         // to connect takes more steps than to begin; after some steps it is done
         for (id, steps) in (0..10).cycle().take(50).enumerate() {
             let _connection_came_back = pause().await;
