@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Database, Table, Watcher, Writer, backoff,
+    Database, Table, Watcher, Writer, backoff, database,
     watch::{Error, Tell, Watch},
 };
 
@@ -190,7 +190,8 @@ impl<N: Watched> Audience<N> {
         for some in interests.chunks(INTERESTS) {
             let mut last = None;
             loop {
-                let mut found = N::open(some.to_vec(), last.as_ref()).limit(most).all(pool).await?;
+                let open = N::open(some.to_vec(), last.as_ref()).limit(most);
+                let mut found = database::patiently(open.all(pool)).await?;
                 self.0.tell(&[&found]);
                 if found.len() < NOUNS {
                     break;
@@ -201,7 +202,7 @@ impl<N: Watched> Audience<N> {
             // what was open and is so no more; if there is more of it than this, the next walk comes to it
             let gone = self.gone(some);
             if !gone.is_empty() {
-                let found = N::find(gone).all(pool).await?;
+                let found = database::patiently(N::find(gone).all(pool)).await?;
                 self.0.tell(&[&found]);
             }
         }

@@ -46,6 +46,8 @@ const MIGRATION_WAIT: Duration = Duration::from_secs(60);
 const PING_AFTER: Duration = Duration::from_secs(1);
 /// A server that still says nothing so long after it should have ended a statement stands still, or its host is gone.
 const SILENCE: Duration = Duration::from_secs(2);
+/// How long a loop waits for an answer that nobody else waits for: longer than any statement takes that a server lets run.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a connection that comes back may take to show that it is well: about as long as whoever wants it waits.
 const COMES_BACK: Duration = Duration::from_secs(2);
 /// As the server lists our sessions.
@@ -275,11 +277,21 @@ impl Database {
         work: impl Future<Output = Result<T, DbErr>>,
     ) -> Result<T, DbErr> {
         let limit = within.unwrap_or(self.source.config.statement_timeout + SILENCE);
-        timeout(limit, work).await.unwrap_or_else(|_elapsed| {
-            let silent = format!("the database server has not answered for {limit:?}");
-            Err(DbErr::Conn(RuntimeErr::Internal(silent)))
-        })
+        timeout(limit, work).await.unwrap_or_else(|_elapsed| Err(silent(limit)))
     }
+}
+
+/// A look of a loop that nobody waits for, and that has no other end when the server stands still: it is looked again later.
+///
+/// # Errors
+/// The database failed, or does not answer.
+pub async fn patiently<T>(look: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+    timeout(PATIENCE, look).await.unwrap_or_else(|_elapsed| Err(silent(PATIENCE)))
+}
+
+fn silent(limit: Duration) -> DbErr {
+    let silent = format!("the database server has not answered for {limit:?}");
+    DbErr::Conn(RuntimeErr::Internal(silent))
 }
 
 /// A pool of a server's; it connects when it is first used.
@@ -434,9 +446,7 @@ mod tests {
         let database = Database::open(&source(&test.url)).await.expect("a new database");
         let notes = "CREATE TABLE notes (id INTEGER)";
         database.writer.execute_unprepared(notes).await.expect("a table");
-        let pause = async || {
-            tokio::time::timeout(Duration::from_millis(1), std::future::pending::<()>()).await
-        };
+        let pause = async || timeout(Duration::from_millis(1), std::future::pending::<()>()).await;
         // to connect takes more steps than to begin; after some steps it is done
         for (id, steps) in (0..10).cycle().take(50).enumerate() {
             let _connection_came_back = pause().await;

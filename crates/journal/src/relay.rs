@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::{
     Bus, Envelope, Outbox, backoff,
     bus::{self, Published},
+    database,
     heal::{Gate, Passing, signed},
     marks::Mark,
     outbox::row_of,
@@ -230,7 +231,7 @@ async fn sweep(
 ) -> Vec<Arc<Envelope>> {
     let Some(Sweep { after, before }) = sweep else { return Vec::new() };
     let most = u64::try_from(BATCH).expect("a small number");
-    match outbox.unpublished(pool, *after, *before, most).await {
+    match database::patiently(outbox.unpublished(pool, *after, *before, most)).await {
         Ok(events) if events.len() == BATCH => {
             *after = events.last().map(|event| event.id);
             events

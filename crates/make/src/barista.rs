@@ -8,7 +8,7 @@
 use crate::store;
 use crate::ticket::{Bar, Command, Model as Ticket, Refusal, State};
 use chassis::Host;
-use journal::{Audience, Cause, Time, Writer, watch, writer};
+use journal::{Audience, Cause, Time, Writer, database, watch, writer};
 use sea_orm::{DatabaseConnection, DbErr};
 use std::{
     cmp::Reverse,
@@ -72,7 +72,7 @@ impl Barista {
         let mut bench = Bench { brewing: self.brewing, ..Bench::default() };
         let mut last = None;
         loop {
-            let open = store::open(&self.pool, last).await?;
+            let open = database::patiently(store::open(&self.pool, last)).await?;
             let Some(newest) = open.last() else { break };
             last = Some(newest.ticket_id);
             bench.put(open.into_iter().filter(is_ours));

@@ -4,7 +4,7 @@
 use crate::{order::Model as Order, store, till::Till};
 use chassis::Host;
 use futures::future::join_all;
-use journal::{Database, Time};
+use journal::{Database, Time, database};
 use sea_orm::DbErr;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -65,9 +65,11 @@ impl Settler {
     }
 
     async fn unsettled(&self, resting: &mut Resting) -> Result<Vec<Order>, DbErr> {
-        let now: Time = self.db.now().await?;
+        let now: Time = database::patiently(self.db.now()).await?;
         let (placed, cancelled) = (now.minus(self.after), now.minus(CANCEL_AFTER));
-        store::unsettled(&self.db.pool, placed, cancelled, resting.now(), AT_A_TIME).await
+        let rests = resting.now();
+        let unsettled = store::unsettled(&self.db.pool, placed, cancelled, rests, AT_A_TIME);
+        database::patiently(unsettled).await
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
 };
 use chassis::Host;
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use journal::{Cause, Watcher, Writer, watch, writer};
+use journal::{Cause, Watcher, Writer, database, watch, writer};
 use sea_orm::DatabaseConnection;
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -75,7 +75,7 @@ impl Undoer {
                     Err(watch::Error::Behind) => changes = self.changes(),
                     Err(watch::Error::Gone) => return Ok(()),
                 },
-                _ = look.tick() => match store::owed(&self.pool, LOOK).await {
+                _ = look.tick() => match database::patiently(store::owed(&self.pool, LOOK)).await {
                     Ok(owed) => desk.put(owed),
                     Err(error) => warn(&error, "cannot look for payments to undo"),
                 },
