@@ -9,7 +9,7 @@ const HELP: &str = "\
 Examples:
   starcoffee up                                    the whole shop on this machine
   starcoffee up --auto-barista 2s                  with a barista who never sleeps
-  starcoffee serve make --bus-url nats://127.0.0.1:4222 --database-url sqlite:make.db?mode=rwc
+  starcoffee serve make --bus-url nats://127.0.0.1:4222 --database-url 'sqlite:make.db?mode=rwc'
                                                    one service in a process of its own
   starcoffee menu
   starcoffee order place latte -n 2 --watch        two lattes; tells how they get on

@@ -131,7 +131,9 @@ impl Keeper {
                 if error.contains("authorization") || error.contains("authentication") {
                     self.refused();
                 } else if !KINDS.contains(&&*error) {
-                    let tls = if url.asks_for_tls() { " (does it speak TLS?)" } else { "" };
+                    let answered = !error.contains("refused") && !error.contains("DNS");
+                    let tls =
+                        if answered && url.asks_for_tls() { " (does it speak TLS?)" } else { "" };
                     self.unusable(format!(
                         "NATS at {url} cannot be reached (--bus-url): {error}{tls}"
                     ));

@@ -358,7 +358,10 @@ async fn a_server_that_cannot_be_used_is_named_with_its_cause_and_the_cure() {
         let _bus = connect_with(&Host::new(), &Config { url: url.into(), ..small() }).await;
         said::hears(&[&["WARN", url], &*parts].concat()).await;
     }
-    assert_eq!(said::count(&[&*nowhere, "cannot be reached"]), 1);
+    for url in [&*nowhere, &*tls] {
+        assert_eq!(said::count(&[url, "cannot be reached"]), 1);
+    }
+    assert_eq!(said::count(&[&*nowhere, "TLS"]), 0);
 }
 
 #[tokio::test]

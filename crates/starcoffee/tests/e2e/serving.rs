@@ -24,7 +24,11 @@ async fn refusal(arguments: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
 async fn one_service_alone_needs_a_bus_and_a_database() -> anyhow::Result<()> {
     let (code, said) = refusal(&["--bus-url", "nats://127.0.0.1:1"]).await?;
     assert!(code == Some(2) && said.contains("--database-url"), "{code:?} {said}");
-    let (code, said) = refusal(&["--database-url", "postgres://127.0.0.1:1/order"]).await?;
+    let database = ["--database-url", "postgres://127.0.0.1:1/order"];
+    let (code, said) = refusal(&database).await?;
+    assert!(code == Some(2) && said.contains("--bus-url <URL>"), "{code:?} {said}");
+    let embedded = [&database[..], &["--bus-url", "embedded:"]].concat();
+    let (code, said) = refusal(&embedded).await?;
     assert!(code == Some(1) && said.contains("--bus-url nats://"), "{code:?} {said}");
     Ok(())
 }
