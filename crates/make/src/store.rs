@@ -109,7 +109,7 @@ pub(crate) async fn list(
     if !filter.states.is_empty() {
         tickets = tickets.filter(Column::State.is_in(filter.states.iter().copied()));
         if filter.states.iter().all(|state| [1, 2].contains(state)) {
-            tickets = tickets.filter(Expr::cust(OPEN));
+            tickets = journal::by_index(tickets, "tickets_open").filter(Expr::cust(OPEN));
         }
     }
     if !filter.customer_id.is_empty() {

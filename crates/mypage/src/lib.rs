@@ -81,7 +81,7 @@ pub async fn serve(
     let ops = Ops::open(host, bus, &db, "mypage", events::routes(), &writer);
     consumer::open(host, bus, "mypage", events::routes(), &writer, consumer::Config::default());
 
-    next::mend(&db, &writer).await?;
+    next::mend(&writer).await?;
     let rebuild = Rebuild { writer: writer.clone(), pool: db.pool.clone() };
     let rebuild = RebuildServiceServer::new(rebuild);
     let audience = Audience::open(host, &db, &writer, audience::Config::default());

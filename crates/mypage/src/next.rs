@@ -9,17 +9,20 @@ use crate::{
     my_order::{Column, Heard, Model as MyOrder},
     store,
 };
-use journal::{Database, Noun as _, Time, Writer};
+use journal::{Noun as _, Time, Writer, writer};
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, FromQueryResult, Iterable as _,
-    StatementBuilder,
+    Statement, StatementBuilder,
     sea_query::{
         Condition, Expr, ExprTrait as _, Func, IntoTableRef as _, JoinType, LockType, OnConflict,
         Order, Query,
     },
 };
 use sea_orm_migration::SchemaManager;
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    convert::Infallible,
+};
 use uuid::Uuid;
 
 /// Which rebuild is under way: at most one row.
@@ -32,9 +35,23 @@ pub(crate) const NEXT: &str = "my_orders_next";
 const OLD: &str = "my_orders_old";
 /// Orders looked at in one step: some milliseconds, in which nobody else can write.
 const STEP: u64 = 5_000;
+/// How often what was shown before is joined, when other writers come in between: each time one of them got on.
+const MEND_ATTEMPTS: u32 = 10;
+/// The name of the lock is the server's, which may have several databases; names are 64 characters at most.
+const LOCK_NAME: &str = "SHA1(CONCAT('the generations of ', DATABASE()))";
+/// Seconds to wait for it: less than a statement may take, because waiting for a lock is one.
+const LOCK_WAIT: u32 = 4;
 
 /// Begins an empty next generation; what another rebuild has made is gone.
 pub(crate) async fn begin(tx: &DatabaseTransaction, rebuild: Uuid) -> Result<(), DbErr> {
+    lock(tx).await?;
+    let begun = begin_alone(tx, rebuild).await;
+    unlock(tx).await;
+    begun
+}
+
+async fn begin_alone(tx: &DatabaseTransaction, rebuild: Uuid) -> Result<(), DbErr> {
+    mend_alone(tx).await?;
     let manager = SchemaManager::new(tx);
     tx.execute(&Query::delete().from_table(REBUILDS).take()).await?;
     let mut insert = Query::insert();
@@ -42,8 +59,12 @@ pub(crate) async fn begin(tx: &DatabaseTransaction, rebuild: Uuid) -> Result<(),
     tx.execute(&insert).await?;
     drop_table(tx, NEXT).await?;
     store::create(&manager, NEXT).await?;
-    // an index keeps its name when its table gets another, so each has a name of its own
-    let name = format!("my_orders_by_customer_{}", rebuild.simple());
+    let name = match tx.get_database_backend() {
+        // an index's name is its table's own, and orders are found by it
+        DbBackend::MySql => store::BY_CUSTOMER.to_owned(),
+        // an index keeps its name when its table gets another, so each has a name of its own
+        _ => format!("{}_{}", store::BY_CUSTOMER, rebuild.simple()),
+    };
     store::index(&manager, NEXT, &name).await
 }
 
@@ -141,57 +162,131 @@ pub(crate) async fn join(
 /// Shows the next generation instead of the one shown, with all that this one knows; how many orders it has. None: another
 /// rebuild has begun.
 pub(crate) async fn swap(tx: &DatabaseTransaction, rebuild: Uuid) -> Result<Option<u64>, DbErr> {
+    lock(tx).await?;
+    let swapped = swap_alone(tx, rebuild).await;
+    unlock(tx).await;
+    swapped
+}
+
+async fn swap_alone(tx: &DatabaseTransaction, rebuild: Uuid) -> Result<Option<u64>, DbErr> {
     let mut end = Query::delete();
     end.from_table(REBUILDS).and_where(Expr::col("id").eq(rebuild));
-    if tx.execute(&end).await?.rows_affected() == 0 {
-        return Ok(None);
-    }
-    match tx.get_database_backend() {
-        DbBackend::MySql => {
-            // Tables change their names in a statement that ends a transaction and takes no locks from before, so what is heard in
-            // the milliseconds between the first join and it is shown after the second. `mend` does that if it is not done here.
+    let backend = tx.get_database_backend();
+    mend_alone(tx).await?;
+    if backend == DbBackend::MySql {
+        if !is_current(tx, rebuild).await? {
+            return Ok(None);
+        }
+        // it is not there if this change was cut off and has just been brought to its end
+        if SchemaManager::new(tx).has_table(NEXT).await? {
+            // Tables change their names in a statement that ends a transaction and takes no locks from before, so what is heard
+            // in the milliseconds between the first join and it is shown after the second, which is `mend`'s.
             join_all(tx, (SHOWN, NEXT)).await?;
             let rename = format!("RENAME TABLE {SHOWN} TO {OLD}, {NEXT} TO {SHOWN}");
             tx.execute_unprepared(&rename).await?;
-            join_all(tx, (OLD, SHOWN)).await?;
+            mend_alone(tx).await?;
         }
-        backend => {
-            if backend == DbBackend::Postgres {
-                // nobody writes from here on, and everybody reads
-                tx.execute_unprepared(&format!("LOCK TABLE {SHOWN} IN EXCLUSIVE MODE")).await?;
-            }
-            join_all(tx, (SHOWN, NEXT)).await?;
-            tx.execute_unprepared(&format!("ALTER TABLE {SHOWN} RENAME TO {OLD}")).await?;
-            tx.execute_unprepared(&format!("ALTER TABLE {NEXT} RENAME TO {SHOWN}")).await?;
-        }
+        tx.execute(&end).await?;
+        return count(tx).await.map(Some);
     }
+    if tx.execute(&end).await?.rows_affected() == 0 {
+        return Ok(None);
+    }
+    if backend == DbBackend::Postgres {
+        // it looks at all orders, which may be longer than a statement should take, and nobody who reads waits for it
+        tx.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
+        // nobody writes from here on, and everybody reads
+        tx.execute_unprepared(&format!("LOCK TABLE {SHOWN} IN EXCLUSIVE MODE")).await?;
+    }
+    join_all(tx, (SHOWN, NEXT)).await?;
+    tx.execute_unprepared(&format!("ALTER TABLE {SHOWN} RENAME TO {OLD}")).await?;
+    tx.execute_unprepared(&format!("ALTER TABLE {NEXT} RENAME TO {SHOWN}")).await?;
+    let orders = count(tx).await?;
+    drop_table(tx, OLD).await?;
+    Ok(Some(orders))
+}
+
+async fn count(tx: &DatabaseTransaction) -> Result<u64, DbErr> {
     let mut count = Query::select();
     count.expr_as(Func::count(Expr::col(Column::OrderId)), "count").from(SHOWN);
     let count: i64 = match tx.query_one(&count).await? {
         Some(row) => row.try_get("", "count")?,
         None => 0,
     };
-    drop_table(tx, OLD).await?;
-    Ok(Some(u64::try_from(count).unwrap_or(0)))
+    Ok(u64::try_from(count).unwrap_or(0))
 }
 
 /// Ends a change from one generation to the next that did not come to its end.
 ///
 /// # Errors
 /// The database failed.
-pub(crate) async fn mend(db: &Database, writer: &Writer<MyOrder>) -> anyhow::Result<()> {
-    if SchemaManager::new(&db.pool).has_table(OLD).await? {
-        let mend = writer.chore(|tx| {
-            Box::pin(async move {
-                let joined = join_all(tx, (OLD, SHOWN)).await?;
-                drop_table(tx, OLD).await?;
-                Ok(joined)
-            })
-        });
-        let joined = mend.await?;
+pub(crate) async fn mend(writer: &Writer<MyOrder>) -> Result<(), writer::Error<Infallible>> {
+    let mend = writer.chore(|tx| {
+        Box::pin(async move {
+            // most often there is nothing to wait for
+            if !SchemaManager::new(tx).has_table(OLD).await? {
+                return Ok(0);
+            }
+            lock(tx).await?;
+            let mended = mend_alone(tx).await;
+            unlock(tx).await;
+            mended
+        })
+    });
+    let joined = mend.await?;
+    if joined > 0 {
         tracing::info!("MyPage ended a rebuild that was cut off; {joined} orders knew more before");
     }
     Ok(())
+}
+
+/// Joins what is left of the generation shown before into the one that is shown; how many orders of it knew more.
+async fn mend_alone(tx: &DatabaseTransaction) -> Result<u64, DbErr> {
+    if !SchemaManager::new(tx).has_table(OLD).await? {
+        return Ok(0);
+    }
+    let ends = tx.get_database_backend() == DbBackend::MySql;
+    let mut attempt = 1;
+    let joined = loop {
+        if ends {
+            // a change to tables ended the transaction, or a deadlock did: rows are kept from other writers only in one
+            tx.execute_unprepared("START TRANSACTION").await?;
+        }
+        match join_all(tx, (OLD, SHOWN)).await {
+            Ok(joined) => break joined,
+            // another writer came in between
+            Err(error) if ends && attempt < MEND_ATTEMPTS => {
+                tracing::debug!(%error, "what was shown before is joined again");
+            }
+            Err(error) => return Err(error),
+        }
+        attempt += 1;
+    };
+    drop_table(tx, OLD).await?;
+    Ok(joined)
+}
+
+/// Keeps other replicas from changing generations at the same time, where a transaction does not.
+async fn lock(tx: &DatabaseTransaction) -> Result<(), DbErr> {
+    if tx.get_database_backend() != DbBackend::MySql {
+        return Ok(());
+    }
+    let sql = format!("SELECT CAST(GET_LOCK({LOCK_NAME}, {LOCK_WAIT}) AS SIGNED) AS locked");
+    let row = tx.query_one_raw(Statement::from_string(DbBackend::MySql, sql)).await?;
+    let locked = row.map(|row| row.try_get::<Option<i64>>("", "locked")).transpose()?;
+    match locked.flatten() {
+        Some(1) => Ok(()),
+        _ => Err(DbErr::Custom("another replica shows what was rebuilt".to_owned())),
+    }
+}
+
+/// What cannot be told is a connection that is lost, and its lock with it.
+async fn unlock(tx: &DatabaseTransaction) {
+    if tx.get_database_backend() == DbBackend::MySql {
+        let sql = format!("SELECT RELEASE_LOCK({LOCK_NAME})");
+        let sql = Statement::from_string(DbBackend::MySql, sql);
+        let _lost = tx.query_one_raw(sql).await;
+    }
 }
 
 async fn join_all(

@@ -123,7 +123,17 @@ impl RebuildService for Rebuild {
         let orders = self.chore(move |tx| {
             Box::pin(async move { Ok(next::swap(tx, id).await?.unwrap_or(SUPERSEDED)) })
         });
-        let orders = orders.await?;
+        let orders = match orders.await {
+            Ok(orders) => orders,
+            Err(problem) => {
+                // what was heard while tables changed their names must not stay where nobody looks
+                if let Err(error) = next::mend(&self.writer).await {
+                    let error: &(dyn std::error::Error + 'static) = &error;
+                    tracing::error!(error, "a rebuild of MyPage is cut off: finish it, or restart");
+                }
+                return Err(problem.into());
+            }
+        };
         tracing::info!("MyPage shows what was rebuilt: {orders} orders");
         let order_count = i64::try_from(orders).unwrap_or(i64::MAX);
         Ok(Response::new(FinishRebuildResponse { order_count }))

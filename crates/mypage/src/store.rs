@@ -20,6 +20,9 @@ use uuid::Uuid;
 const OPEN: [OrderState; 4] =
     [OrderState::Placed, OrderState::Paid, OrderState::Making, OrderState::Cancelling];
 
+/// The index of what is shown, by whose orders they are.
+pub(crate) const BY_CUSTOMER: &str = "my_orders_by_customer";
+
 impl Table for MyOrder {
     fn find(orders: Vec<Uuid>) -> Select<Entity> {
         Entity::find().filter(Column::OrderId.is_in(orders))
@@ -49,7 +52,7 @@ impl Watched for MyOrder {
     }
 
     fn open(customers: Vec<String>, after: Option<&Self>) -> Select<Entity> {
-        Entity::find()
+        journal::by_index(Entity::find(), BY_CUSTOMER)
             .filter(Column::CustomerId.is_in(customers))
             .filter(Column::State.is_in(OPEN.map(i32::from)))
             .apply_if(after, |orders, last| orders.filter(Column::OrderId.gt(last.order_id)))
@@ -146,7 +149,7 @@ pub(crate) async fn sum(pool: &DatabaseConnection, customer_id: &str) -> Result<
 }
 
 fn of(customer_id: &str) -> Select<Entity> {
-    Entity::find().filter(Column::CustomerId.eq(customer_id))
+    journal::by_index(Entity::find(), BY_CUSTOMER).filter(Column::CustomerId.eq(customer_id))
 }
 
 fn open_of(customer_id: &str) -> Select<Entity> {
@@ -190,7 +193,7 @@ impl MigrationTrait for Step {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         match self {
             Self::MyOrders => create(manager, "my_orders").await,
-            Self::ByCustomer => index(manager, "my_orders", "my_orders_by_customer").await,
+            Self::ByCustomer => index(manager, "my_orders", BY_CUSTOMER).await,
             Self::Rebuilds => {
                 let rebuilds = sea_query::Table::create()
                     .if_not_exists()

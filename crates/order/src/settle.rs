@@ -20,6 +20,9 @@ const CANCEL_AFTER: Duration = Duration::from_secs(1);
 const BACK_OFF: Duration = Duration::from_secs(1);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
 
+/// Between clocks that are kept, there are milliseconds; so many seconds are a good part of the time that an order has.
+const CLOCK_OFF: Duration = Duration::from_secs(5);
+
 pub(crate) struct Settler {
     pub(crate) till: Arc<Till>,
     pub(crate) db: Database,
@@ -65,12 +68,24 @@ impl Settler {
     }
 
     async fn unsettled(&self, resting: &mut Resting) -> Result<Vec<Order>, DbErr> {
-        let now: Time = database::patiently(self.db.now()).await?;
+        let now = earlier(database::patiently(self.db.now()).await?, Time::now());
         let (placed, cancelled) = (now.minus(self.after), now.minus(CANCEL_AFTER));
         let rests = resting.now();
         let unsettled = store::unsettled(&self.db.pool, placed, cancelled, rests, AT_A_TIME);
         database::patiently(unsettled).await
     }
+}
+
+/// Orders carry the time of the process that took them. Where its clock is behind the database's, an order that is being paid
+/// looks old: so it is asked after by the clock that says less. One that is ahead only settles later.
+fn earlier(database: Time, own: Time) -> Time {
+    if database.since(own) > CLOCK_OFF {
+        tracing::warn!(
+            "this machine's clock is {} s behind the database's: orders seem older than they are; set it, with NTP",
+            database.since(own).as_secs()
+        );
+    }
+    database.min(own)
 }
 
 /// Orders that are left alone for a while. At most [`AT_A_TIME`] are added a second, so there are never many.
@@ -107,6 +122,13 @@ impl Resting {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_order_is_no_older_than_the_slower_clock_says() {
+        let (slow, quick) = (Time::from_micros(1), Time::from_micros(35_000_001));
+        assert_eq!(earlier(quick, slow), slow, "ours is behind: what we took is being paid");
+        assert_eq!(earlier(slow, quick), slow);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn an_order_that_cannot_be_settled_rests_longer_each_time() {

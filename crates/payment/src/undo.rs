@@ -118,6 +118,11 @@ struct Failure {
 impl Desk {
     fn put(&mut self, owed: Vec<Payment>) {
         let now = Instant::now();
+        // who woke up long ago without being seen again was undone by somebody else
+        let taken = &self.taken;
+        self.failed.retain(|order_id, failure| {
+            taken.contains(order_id) || failure.not_before + LONGEST_BACK_OFF > now
+        });
         for Payment { order_id, .. } in owed {
             let rests = self.failed.get(&order_id).is_some_and(|failure| failure.not_before > now);
             if !rests && self.taken.len() < IN_HAND && self.taken.insert(order_id) {
@@ -143,4 +148,25 @@ impl Desk {
 
 fn warn(error: &(dyn std::error::Error + 'static), what: &str) {
     tracing::warn!(error, "{what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_payment_that_another_replica_undid_is_not_remembered_for_ever() {
+        let (mut desk, order) = (Desk::default(), Uuid::from_u128(1));
+        desk.done(order, Err(Error::Late));
+        tokio::time::advance(BACK_OFF).await;
+        desk.put(Vec::new());
+        assert!(desk.failed.contains_key(&order), "the next look may find it");
+        desk.taken.insert(order);
+        tokio::time::advance(2 * LONGEST_BACK_OFF).await;
+        desk.put(Vec::new());
+        assert!(desk.failed.contains_key(&order), "it waits, and may fail again");
+        desk.taken.remove(&order);
+        desk.put(Vec::new());
+        assert!(desk.failed.is_empty());
+    }
 }

@@ -43,6 +43,17 @@ struct Data {
     wire: Wire,
 }
 
+impl Data {
+    async fn change(&self, statements: &[&str]) {
+        let tables =
+            sea_orm::Database::connect(&self.database.url).await.expect("it can be opened");
+        for statement in statements {
+            tables.execute_unprepared(statement).await.expect("it is well-formed");
+        }
+        tables.close().await.expect("it closes");
+    }
+}
+
 /// As people start it.
 #[derive(Parser)]
 struct Flags {
@@ -66,13 +77,13 @@ impl Page {
     /// Ends the process, changes its tables as nobody should, and starts another one.
     pub(crate) async fn reopen_after(self, statements: &[&str]) -> Self {
         let data = self.stop().await;
-        let tables =
-            sea_orm::Database::connect(&data.database.url).await.expect("it can be opened");
-        for statement in statements {
-            tables.execute_unprepared(statement).await.expect("it is well-formed");
-        }
-        tables.close().await.expect("it closes");
+        data.change(statements).await;
         Self::start(data).await.expect("it starts again")
+    }
+
+    /// Changes its tables as nobody should, while it works.
+    pub(crate) async fn change(&self, statements: &[&str]) {
+        self.data.change(statements).await;
     }
 
     /// Ends the process and starts another one on the same data.

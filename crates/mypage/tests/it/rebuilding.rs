@@ -143,6 +143,33 @@ async fn a_change_that_was_cut_off_is_brought_to_its_end_by_the_next_process() {
     page.close().await;
 }
 
+/// As it is left if only the connection is lost then, or another replica dies.
+#[tokio::test]
+async fn a_change_that_was_cut_off_is_brought_to_its_end_by_who_asks_again() {
+    let page = Page::open().await;
+    let [one, two] = [1, 2].map(|n| Story::of(n, "kim"));
+    page.tell(&[one.usual(), two.usual()].concat()).await;
+    let shown = page.list("kim").await;
+    let lose = ["CREATE TABLE my_orders_old AS SELECT * FROM my_orders", "DELETE FROM my_orders"];
+    let mut rebuild = Rebuild::of(&page).await;
+    rebuild.merge(&[one.placed()]).await.expect("it is under way");
+    match testbed::matrix::engine() {
+        Engine::MariaDb => {
+            let rename = "RENAME TABLE my_orders TO my_orders_old, my_orders_next TO my_orders";
+            page.change(&[rename]).await;
+        }
+        _ => page.change(&lose).await,
+    }
+    assert_eq!(rebuild.finish().await.expect("it ends"), 2);
+    assert_eq!(page.list("kim").await, shown);
+    page.change(&lose).await;
+    let mut again = Rebuild::of(&page).await;
+    assert_eq!(page.list("kim").await, shown, "a rebuild begins with what there was");
+    assert_eq!(again.finish().await.expect("it ends"), 2);
+    assert_eq!(page.list("kim").await, shown);
+    page.close().await;
+}
+
 /// Events come to one process while another builds anew, again and again; customers look at both.
 #[tokio::test]
 async fn nothing_is_lost_that_is_heard_while_the_new_takes_the_place_of_the_old() {
