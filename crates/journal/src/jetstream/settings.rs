@@ -7,7 +7,8 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 #[group(skip)]
 #[command(next_help_heading = "Events")]
 pub struct Config {
-    /// Where events travel: a NATS server with JetStream, nats://[USER:PASSWORD@]HOST:PORT[,…] or tls://…
+    /// Where events travel: NATS with JetStream, `nats://HOST:PORT` or `tls://HOST:PORT`, with `USER:PASSWORD@` before the host
+    /// if need be; several servers of one cluster with commas between
     #[arg(
         long = "bus-url",
         env = "STARCOFFEE_BUS_URL",
