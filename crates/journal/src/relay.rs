@@ -3,7 +3,11 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use futures::{StreamExt as _, stream::FuturesUnordered};
+use futures::{
+    FutureExt as _, StreamExt as _,
+    future::{BoxFuture, OptionFuture},
+    stream::FuturesUnordered,
+};
 use rand::Rng as _;
 use sea_orm::DatabaseConnection;
 use tokio::{
@@ -26,7 +30,10 @@ use crate::{
 const BATCH: usize = 500;
 /// Events on their way at a time: those that wait for a subscriber must not hold up the others.
 const UNDER_WAY: usize = 16_000;
-/// Of these, events found in the outbox: what a subscriber could not handle before must not hold up what is fresh.
+/// Publications of fresh events on their way to a server at a time. What comes meanwhile goes together in the next, so that a
+/// server that is slow, because it syncs to its disk, gets few and large ones.
+const GOING: usize = 2;
+/// Of those on their way, events found in the outbox: what a subscriber could not handle before must not hold up what is fresh.
 const SWEPT: usize = 4_000;
 /// Events that the bus has and that could not be marked so: with more of them nothing is looked for in the outbox, which a
 /// database that can only be read would give us again and again.
@@ -48,7 +55,11 @@ pub(crate) struct Relay {
     too_large: HashSet<Uuid>,
     /// How many of them were found in the outbox.
     swept: usize,
+    /// Publications of fresh events on their way.
+    going: usize,
     sweep: Option<Sweep>,
+    /// A step of it under way.
+    step: Option<BoxFuture<'static, Step>>,
     /// Ids made at the last two looks. Whatever is older than the first has been in the outbox for longer than a look takes to
     /// come: nobody holds it. The clock of these ids never goes back.
     looks: [Uuid; 2],
@@ -59,6 +70,9 @@ struct Sweep {
     after: Option<Uuid>,
     before: Uuid,
 }
+
+/// What a step of a walk found, and where it goes on; the last ends it.
+type Step = (Vec<Arc<Envelope>>, Option<Sweep>);
 
 /// Events that are published, or are to be published again.
 struct Told {
@@ -81,7 +95,8 @@ impl Relay {
         let sweep = Some(Sweep { after: None, before: Uuid::max() });
         let looks = [Uuid::now_v7(); 2];
         let (held, too_large) = (HashSet::new(), HashSet::new());
-        Self { outbox, pool, bus, gate, fresh, held, too_large, swept: 0, sweep, looks }
+        let (swept, going, step) = (0, 0, None);
+        Self { outbox, pool, bus, gate, fresh, held, too_large, swept, going, sweep, step, looks }
     }
 
     /// Works until the process drains. What is on its way then is published again after the next start.
@@ -89,6 +104,10 @@ impl Relay {
         let first = LOOK_EVERY.mul_f64(rand::rng().random_range(0.5..1.5)); // not all relays at once
         let mut look = interval_at(Instant::now() + first, LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let most_going = match &self.bus {
+            Bus::Embedded(_) => usize::MAX, // it would wait for its slowest subscriber
+            Bus::JetStream(_) => GOING,
+        };
         let mut under_way = FuturesUnordered::new();
         loop {
             let Passing::All(generation) = self.gate.passing() else {
@@ -100,8 +119,15 @@ impl Relay {
                 }
                 continue;
             };
-            let sweeping = self.sweep.is_some();
             let marked = self.outbox.unmarked() < UNMARKED;
+            if marked
+                && self.swept < SWEPT
+                && self.step.is_none()
+                && let Some(sweep) = self.sweep.take()
+            {
+                self.step = Some(walk(self.outbox.clone(), self.pool.clone(), sweep).boxed());
+            }
+            let sweeping = self.sweep.is_some() || self.step.is_some();
             let (events, swept) = tokio::select! {
                 () = draining.cancelled() => return Ok(()),
                 () = self.gate.changed() => continue,
@@ -109,10 +135,12 @@ impl Relay {
                     self.told(told);
                     continue;
                 }
-                Some(fresh) = self.fresh.recv(), if self.held.len() < UNDER_WAY => {
+                Some(fresh) = self.fresh.recv(), if self.held.len() < UNDER_WAY && self.going < most_going => {
                     (self.gather(fresh).await, false)
                 }
-                events = sweep(&self.outbox, &self.pool, &mut self.sweep), if sweeping && marked && self.swept < SWEPT => {
+                Some((events, sweep)) = OptionFuture::from(self.step.as_mut()) => {
+                    self.step = None;
+                    self.sweep = self.sweep.take().or(sweep); // unless it was begun anew meanwhile
                     (events, true)
                 }
                 _ = look.tick(), if !sweeping || !marked => {
@@ -127,6 +155,7 @@ impl Relay {
                 self.swept += events.len();
             }
             for some in events.chunks(BATCH) {
+                self.going += usize::from(!swept);
                 under_way.push(publish(self.bus.clone(), some.to_vec(), swept, generation));
             }
         }
@@ -169,8 +198,9 @@ impl Relay {
     }
 
     fn told(&mut self, Told { events, swept, generation, published }: Told) {
-        if swept {
-            self.swept -= events.len();
+        match swept {
+            true => self.swept -= events.len(),
+            false => self.going -= 1,
         }
         // of a stream that may have lost them since: nobody knows
         let counts = self.gate.passing() == Passing::All(generation);
@@ -223,28 +253,19 @@ async fn publish(
     Told { events, swept, generation, published }
 }
 
-/// One step on; the last step ends it. Nothing is lost when the step is dropped midway.
-async fn sweep(
-    outbox: &Outbox,
-    pool: &DatabaseConnection,
-    sweep: &mut Option<Sweep>,
-) -> Vec<Arc<Envelope>> {
-    let Some(Sweep { after, before }) = sweep else { return Vec::new() };
+/// One step on. Its question is never dropped midway: the connection would have to read the answer for nobody.
+async fn walk(outbox: Outbox, pool: DatabaseConnection, Sweep { after, before }: Sweep) -> Step {
     let most = u64::try_from(BATCH).expect("a small number");
-    match database::patiently(outbox.unpublished(pool, *after, *before, most)).await {
+    match database::patiently(outbox.unpublished(&pool, after, before, most)).await {
         Ok(events) if events.len() == BATCH => {
-            *after = events.last().map(|event| event.id);
-            events
+            let after = events.last().map(|event| event.id);
+            (events, Some(Sweep { after, before }))
         }
-        Ok(events) => {
-            *sweep = None;
-            events
-        }
+        Ok(events) => (events, None),
         Err(error) => {
             let error: &(dyn std::error::Error + 'static) = &error;
             tracing::warn!(error, "cannot look for events to publish");
-            *sweep = None;
-            Vec::new()
+            (Vec::new(), None)
         }
     }
 }

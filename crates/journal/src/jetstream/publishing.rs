@@ -18,8 +18,9 @@ use crate::{
     bus::{Error, Published},
 };
 
-/// From so many on, one batch is faster than one by one, also where the server does not sync each to its disk.
-const MANY: usize = 100;
+/// From so many on, one batch costs the server no more than one by one, also where it does not sync each to its disk: it
+/// makes files for a batch and deletes them, which at 100 events took 8 % of two cores and a sixth of the shop's rate.
+const MANY: usize = 400;
 /// What the server takes in one batch.
 const ATOMIC_MOST: usize = 1_000;
 /// How long to wait when the server takes nothing, for whatever reason.
