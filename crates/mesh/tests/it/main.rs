@@ -1,5 +1,6 @@
 //! A real server over loopback: what it refuses, how it ends, and what its clients see.
 
+mod balancing;
 mod calling;
 mod deadlines;
 mod draining;
