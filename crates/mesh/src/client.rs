@@ -3,6 +3,7 @@
 
 mod balance;
 mod endpoint;
+mod failure;
 mod keeper;
 mod resolve;
 
@@ -11,7 +12,7 @@ pub use endpoint::EndpointState;
 use crate::deadline::{self, RESOLUTION};
 use balance::{Balance, Tried};
 use chassis::Host;
-use endpoint::{NotSent, chain, expired, unsent};
+use failure::{NotSent, chain, expired, unsent};
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use std::{

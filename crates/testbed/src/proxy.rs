@@ -102,11 +102,6 @@ impl Proxy {
         self.set(Faults::default()).await;
     }
 
-    /// Blocks, and nothing else.
-    pub async fn block(&self, block: Block) {
-        self.set(Faults { block, ..Faults::default() }).await;
-    }
-
     /// Resets all connections that there are (RST); new ones are welcome.
     pub async fn reset(&self) {
         self.order(Order::Reset).await;
@@ -248,4 +243,81 @@ async fn passes(faults: &mut watch::Receiver<Faults>, direction: Direction) -> i
     };
     let passes = faults.wait_for(|faults| !blocks(faults.block)).await;
     passes.map(|_faults| ()).map_err(|_over| io::ErrorKind::ConnectionAborted.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A proxy to a server that says what it is told, and a client of it.
+    async fn echo() -> (Proxy, TcpStream) {
+        let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let proxy = Proxy::start(socket.local_addr().expect("it is bound")).await.expect("a port");
+        let host = Host::new();
+        host.clone().track(async move {
+            while let Ok((mut stream, _peer)) = socket.accept().await {
+                host.track(async move {
+                    let (mut from, mut to) = stream.split();
+                    tokio::io::copy(&mut from, &mut to).await
+                });
+            }
+        });
+        let client = TcpStream::connect(proxy.address()).await.expect("it listens");
+        (proxy, client)
+    }
+
+    async fn say(client: &mut TcpStream, text: &[u8]) -> io::Result<()> {
+        client.write_all(text).await?;
+        let mut said = vec![0; text.len()];
+        client.read_exact(&mut said).await?;
+        assert_eq!(said, text);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_is_blocked_arrives_when_the_block_ends() {
+        let (proxy, mut client) = echo().await;
+        for block in [Block::ToServer, Block::ToClient, Block::Both] {
+            say(&mut client, b"before").await.expect("all is well");
+            proxy.set(Faults { block, ..Faults::default() }).await;
+            {
+                let mut meanwhile = std::pin::pin!(say(&mut client, b"meanwhile"));
+                let blocked = tokio::time::timeout(Duration::from_millis(20), &mut meanwhile);
+                assert!(blocked.await.is_err(), "{block:?}");
+                proxy.heal().await;
+                meanwhile.await.expect("nothing is lost");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reset_ends_what_there_is_and_a_refusal_what_would_be() {
+        let (proxy, mut client) = echo().await;
+        say(&mut client, b"before").await.expect("all is well");
+        proxy.set(Faults { refuse: true, ..Faults::default() }).await;
+        let refused = TcpStream::connect(proxy.address()).await.expect_err("nobody listens");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        say(&mut client, b"meanwhile").await.expect("it was there before");
+        proxy.reset().await;
+        let reset = client.read_u8().await.expect_err("it is gone");
+        assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
+        proxy.heal().await;
+        let mut client = TcpStream::connect(proxy.address()).await.expect("it listens again");
+        say(&mut client, b"after").await.expect("all is well");
+    }
+
+    #[tokio::test]
+    async fn a_slow_way_takes_its_time() {
+        let (proxy, mut client) = echo().await;
+        let time = async |client: &mut TcpStream, text: &[u8]| {
+            let begun = Instant::now();
+            say(client, text).await.expect("it arrives");
+            begun.elapsed()
+        };
+        let latency = Duration::from_millis(30);
+        proxy.set(Faults { latency, ..Faults::default() }).await;
+        assert!(time(&mut client, b"there and back").await >= latency * 2);
+        proxy.set(Faults { bandwidth: Some(100_000), ..Faults::default() }).await;
+        assert!(time(&mut client, &[7; 5_000]).await >= Duration::from_millis(50));
+    }
 }

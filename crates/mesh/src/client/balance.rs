@@ -8,11 +8,12 @@
 #[cfg(test)]
 mod tests;
 
-use super::endpoint::{
-    BoxError, Endpoint, EndpointState, Origin, Sent, UnderWay, expired, failed, unconnected, unsent,
+use super::{
+    endpoint::{Endpoint, EndpointState, Origin, Sent, UnderWay},
+    failure::{BoxError, expired, failed, unconnected, unsent},
+    keeper::CONNECT,
+    resolve::{self, Lookup, Place, Target},
 };
-use super::keeper::CONNECT;
-use super::resolve::{self, Lookup, Place, Target};
 use chassis::Host;
 use http::{Request, Response};
 use rand::Rng as _;
@@ -106,7 +107,7 @@ impl Balance {
     /// is `DEADLINE_EXCEEDED`. Where no connection is to be had it goes on to the next by itself, for nothing was sent.
     ///
     /// # Errors
-    /// The status that the transport makes of a failure, marked [`super::endpoint::NotSent`] if nothing can have been sent.
+    /// The status that the transport makes of a failure, marked [`super::failure::NotSent`] if nothing can have been sent.
     pub(crate) async fn send(
         &self,
         request: Request<Body>,

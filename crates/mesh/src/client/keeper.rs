@@ -1,7 +1,10 @@
 //! Who keeps an endpoint: makes its connection when it is needed and again when it ends, and asks one that is out whether it is
 //! there.
 
-use super::endpoint::{BoxError, Endpoint};
+use super::{
+    endpoint::Endpoint,
+    failure::{BoxError, chain},
+};
 use futures::future::BoxFuture;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -134,7 +137,7 @@ async fn wait(pause: Duration) {
 /// The whole of an error in one line.
 fn told(error: &(dyn Error + 'static)) -> String {
     let mut told: Vec<String> = Vec::new();
-    for error in super::endpoint::chain(error) {
+    for error in chain(error) {
         let text = error.to_string();
         // some say what their source says
         if !told.iter().any(|said| said.contains(&text)) {

@@ -33,9 +33,7 @@ pub(super) type Lookup =
 
 /// As the system does it: the resolver's configuration, the hosts file.
 pub(super) fn system() -> Lookup {
-    Arc::new(|host, port| {
-        Box::pin(async move { Ok(lookup_host((host, port)).await?.collect()) })
-    })
+    Arc::new(|host, port| Box::pin(async move { Ok(lookup_host((host, port)).await?.collect()) }))
 }
 
 impl Target {

@@ -1,7 +1,7 @@
 //! A service of two replicas, one of which is ill; and ways to a service that are.
 
 use crate::{
-    house::{House, ask},
+    house::{House, ask, follow},
     probe::question,
 };
 use futures::future::join_all;
@@ -94,7 +94,7 @@ async fn one_of_two_that_is_dead_costs_only_the_calls_it_had() {
 #[tokio::test]
 async fn one_of_two_that_stands_still_is_found_out_and_comes_back() {
     let pair = Pair::open().await;
-    pair.ways[1].block(Block::Both).await;
+    pair.ways[1].set(Faults { block: Block::Both, ..Faults::default() }).await;
     let mut lost = 0;
     while !pair.is_out(1) {
         let calls = (0..8).map(|_call| within(&pair.channel, Duration::from_secs(1)));
@@ -146,5 +146,21 @@ async fn calls_end_by_their_deadline_whatever_the_way_does() {
         }
     }
     drop(channel);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn what_is_under_way_goes_on_when_its_channel_is_gone() {
+    let house = House::open().await;
+    let channel = house.channel();
+    let mut answers = follow(&channel, question("wait")).await.expect("it begins");
+    drop(channel);
+    house.probe.waits(1).await;
+    house.probe.release();
+    for text in ["first", "last"] {
+        let answer = answers.message().await.expect("it goes on").expect("there is more");
+        assert_eq!(answer.text, text);
+    }
+    assert_eq!(answers.message().await.expect("it ends well"), None);
     house.close().await;
 }

@@ -13,7 +13,11 @@ use std::{
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
-use tokio::{net::TcpListener, time::Instant};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    time::Instant,
+};
 use tonic::Code;
 
 /// Long enough for a busy machine.
@@ -22,7 +26,6 @@ const PATH: &str = "/test.v1.Probe/Ask";
 
 /// A server that answers, and counts.
 struct Peer {
-    host: Host,
     address: SocketAddr,
     asked: Arc<AtomicUsize>,
 }
@@ -37,15 +40,15 @@ impl Peer {
         let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = socket.local_addr().expect("it is bound");
         let (host, asked) = (Host::new(), Arc::<AtomicUsize>::default());
-        host.track({
-            let (host, asked) = (host.clone(), asked.clone());
+        host.clone().track({
+            let asked = asked.clone();
             async move {
                 while let Ok((stream, _peer)) = socket.accept().await {
                     host.track(serve(stream, status, goaway_after, asked.clone()));
                 }
             }
         });
-        Self { host, address, asked }
+        Self { address, asked }
     }
 
     fn asked(&self) -> usize {
@@ -233,6 +236,51 @@ async fn nothing_is_taken_out_for_being_late_when_it_is_the_last() {
         assert_eq!(status.code(), Code::DeadlineExceeded);
     }
     assert!(balance.endpoints()[0].out.is_none());
+}
+
+/// A server that answers the first call of each connection with these bytes, and closes it.
+async fn saying(frame: &'static [u8]) -> Balance {
+    let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = socket.local_addr().expect("it is bound");
+    Host::new().track(async move {
+        while let Ok((mut stream, _peer)) = socket.accept().await {
+            // empty settings; the client's preface, and its frames (4.1) up to the headers of a call
+            stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.expect("it is there");
+            stream.read_exact(&mut [0; 24]).await.expect("it speaks HTTP/2");
+            let mut kind = u8::MAX;
+            while kind != 1 {
+                let mut head = [0; 9];
+                stream.read_exact(&mut head).await.expect("the call comes before the end");
+                let len = usize::from(head[1]) * 256 + usize::from(head[2]);
+                stream.read_exact(&mut vec![0; len]).await.expect("it is whole");
+                kind = head[3];
+            }
+            let _gone = stream.write_all(frame).await;
+            let _gone = stream.shutdown().await;
+        }
+    });
+    open(&[format!("http://{address}")])
+}
+
+#[tokio::test]
+async fn what_the_server_says_that_it_did_not_do_was_not_sent() {
+    // RFC 9113: RST_STREAM (6.4) of stream 1, GOAWAY (6.8) after stream 0 or 1, with an error code each (7)
+    let refused = [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 7];
+    let internal = [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 2];
+    let went_before = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let went_after = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
+    for (frame, code, not_sent) in [
+        (&refused[..], Code::Unavailable, true),
+        (&internal[..], Code::Internal, false),
+        (&went_before[..], Code::Unavailable, true),
+        (&went_after[..], Code::Unavailable, false),
+        (&[], Code::Unavailable, false),
+    ] {
+        let balance = saying(frame.to_vec().leak()).await;
+        let status = ask(&balance).await.expect_err("it is no answer");
+        assert_eq!(status.code(), code, "{frame:?}: {status:?}");
+        assert_eq!(crate::client::not_sent(&status), not_sent, "{frame:?}: {status:?}");
+    }
 }
 
 /// A name server that says what it is told to.
