@@ -33,8 +33,18 @@ pub(super) fn failed(error: impl Error + Send + Sync + 'static) -> Status {
     if chain(&error).any(<dyn Error>::is::<TimeoutExpired>) {
         return expired();
     }
-    if chain(&error).filter_map(|error| error.downcast_ref()).any(was_not_processed) {
-        return unsent(Status::unavailable("the server took no more calls"), Some(error.into()));
+    let farewell = chain(&error).find_map(|error| error.downcast_ref()).map(Farewell::of);
+    match farewell {
+        Some(Farewell::Refused) => {
+            return unsent(
+                Status::unavailable("the server took no more calls"),
+                Some(error.into()),
+            );
+        }
+        Some(Farewell::Gone) => {
+            return broken("the server goes away", Status::from_error(error.into()));
+        }
+        Some(Farewell::Other) | None => {}
     }
     // tonic says CANCELLED for a connection that was closed under the call, and UNKNOWN for one that broke
     let closed = |error: &hyper::Error| error.is_canceled();
@@ -43,22 +53,35 @@ pub(super) fn failed(error: impl Error + Send + Sync + 'static) -> Status {
     if !closed && status.code() != Code::Unknown {
         return status;
     }
-    let mut broken = Status::unavailable("the connection broke");
+    broken("the connection broke", status)
+}
+
+fn broken(how: &str, status: Status) -> Status {
+    let mut broken = Status::unavailable(how);
     broken.set_source(Arc::new(status));
     broken
 }
 
-/// Whether the server says that it did nothing: `REFUSED_STREAM`, or a GOAWAY whose last stream is before ours (RFC 9113, 8.7).
-/// An older stream hears of a GOAWAY without an error only by being answered.
-fn was_not_processed(error: &h2::Error) -> bool {
-    let reason = if error.is_reset() {
-        h2::Reason::REFUSED_STREAM
-    } else if error.is_go_away() {
-        h2::Reason::NO_ERROR
-    } else {
-        return false;
-    };
-    error.is_remote() && error.reason() == Some(reason)
+/// How a server ended a stream before its time.
+enum Farewell {
+    /// It did nothing, and says so: `REFUSED_STREAM` (RFC 9113, 8.7).
+    Refused,
+    /// It takes no more. By the RFC a stream that is after the last one it names was not begun; but hyper 1.12 gives this
+    /// error also to a call whose stream had just been opened when the GOAWAY came, and which was carried out.
+    Gone,
+    Other,
+}
+
+impl Farewell {
+    fn of(error: &h2::Error) -> Self {
+        match error.reason() {
+            Some(h2::Reason::REFUSED_STREAM) if error.is_reset() && error.is_remote() => {
+                Self::Refused
+            }
+            Some(h2::Reason::NO_ERROR) if error.is_go_away() => Self::Gone,
+            _ => Self::Other,
+        }
+    }
 }
 
 pub(super) fn chain<'a>(
