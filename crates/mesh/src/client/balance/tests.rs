@@ -339,8 +339,11 @@ async fn names_are_looked_up_again_and_an_empty_answer_changes_nothing() {
     names.tell("pay.example", vec![]);
     let _long = timeout(Duration::from_secs(60), std::future::pending::<()>()).await;
     soon(&["127.0.0.1:80", "127.0.0.2:80", "127.0.0.9:81"]).await;
-    names.tell("pay.example", vec![ip(2), ip(3)]);
-    soon(&["127.0.0.2:80", "127.0.0.3:80", "127.0.0.9:81"]).await;
+    // the first may be just before the next look, the second is just after one
+    for last in [3, 4] {
+        names.tell("pay.example", vec![ip(2), ip(last)]);
+        soon(&["127.0.0.2:80", &ip(last).to_string(), "127.0.0.9:81"]).await;
+    }
     drop(balance);
 }
 
