@@ -14,6 +14,7 @@ use mesh::{
 use prost::Message as _;
 use std::{
     convert::Infallible,
+    future::ready,
     path::Path,
     sync::{
         Arc,
@@ -126,10 +127,7 @@ struct Greeter {
 }
 
 impl Greeter {
-    async fn greet(
-        self,
-        person: tonic::Request<Person>,
-    ) -> Result<tonic::Response<Greeting>, Status> {
+    fn greet(&self, person: tonic::Request<Person>) -> Result<tonic::Response<Greeting>, Status> {
         match self.asked.fetch_add(1, Relaxed) {
             30..70 => Err(Problem::new("example.org", Code::Internal, "ILL", "I am ill").into()),
             number if number % 5 == 4 => Err(Status::unavailable("a proxy finds nobody")),
@@ -157,7 +155,7 @@ impl Service<Request<Body>> for Greeter {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let greeter = self.clone();
         Box::pin(async move {
-            let greet = service_fn(move |person| greeter.clone().greet(person));
+            let greet = service_fn(move |person| ready(greeter.greet(person)));
             let mut grpc = tonic::server::Grpc::new(ProstCodec::<Greeting, Person>::default());
             Ok(grpc.unary(greet, request).await)
         })

@@ -41,7 +41,7 @@ pub(crate) struct Balance {
 
 /// Where a call was tried.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tried;
+pub(crate) struct Tried(());
 
 impl Balance {
     /// # Errors
