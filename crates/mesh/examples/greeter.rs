@@ -82,9 +82,9 @@ async fn main() -> anyhow::Result<()> {
     host.run(&DrainConfig { delay: Duration::ZERO, timeout: Duration::from_secs(5) }).await
 }
 
-/// A greeting every 20 ms, until the greeter has fallen ill and is well again.
+/// A greeting every 50 ms, until the greeter has fallen ill and is well again.
 async fn greet(host: Host, channel: Channel) -> anyhow::Result<()> {
-    let mut every = interval(Duration::from_millis(20));
+    let mut every = interval(Duration::from_millis(50));
     let mut opened = false;
     for number in 1.. {
         every.tick().await;
@@ -97,7 +97,7 @@ async fn greet(host: Host, channel: Channel) -> anyhow::Result<()> {
         println!("{number:3}  {:6.1?}  {told}", begun.elapsed());
         let stage = channel.snapshot().breaker.stage;
         opened |= stage == Stage::Open;
-        if opened && stage == Stage::Closed {
+        if (opened && stage == Stage::Closed) || host.draining().is_cancelled() {
             break;
         }
     }
@@ -129,7 +129,7 @@ struct Greeter {
 impl Greeter {
     fn greet(&self, person: tonic::Request<Person>) -> Result<tonic::Response<Greeting>, Status> {
         match self.asked.fetch_add(1, Relaxed) {
-            30..70 => Err(Problem::new("example.org", Code::Internal, "ILL", "I am ill").into()),
+            30..50 => Err(Problem::new("example.org", Code::Internal, "ILL", "I am ill").into()),
             number if number % 5 == 4 => Err(Status::unavailable("a proxy finds nobody")),
             _ => {
                 let text = format!("Hello, {}!", person.into_inner().name);
