@@ -46,7 +46,7 @@ impl Pair {
 
     fn is_out(&self, number: usize) -> bool {
         let address = self.ways[number].address();
-        let endpoints = self.channel.endpoints();
+        let endpoints = self.channel.snapshot().endpoints;
         endpoints.iter().any(|endpoint| endpoint.address == address && endpoint.out.is_some())
     }
 
@@ -81,7 +81,7 @@ async fn one_of_two_that_is_dead_costs_only_the_calls_it_had() {
         pair.is_out(0).then_some(())
     };
     until("the dead one to be out", LONG, taken_out).await.expect("it is");
-    let out = pair.channel.endpoints().into_iter().find_map(|endpoint| endpoint.out);
+    let out = pair.channel.snapshot().endpoints.into_iter().find_map(|endpoint| endpoint.out);
     assert!(out.is_some_and(|(why, _since)| why.contains("refused")));
     for _call in 0..100 {
         within(&pair.channel, LONG).await.expect("the other one is there");
