@@ -2,11 +2,13 @@
 
 use crate::{
     house::{House, ask, follow},
+    play::{self, Stage, TWICE, call},
     probe::question,
 };
+use chassis::Host;
 use futures::future::join_all;
 use mesh::{Channel, client::connect};
-use std::time::Duration;
+use std::{cell::Cell, fs, time::Duration};
 use testbed::{Block, Faults, Proxy, until};
 use tokio::time::Instant;
 use tonic::{Code, Request, Status};
@@ -163,4 +165,62 @@ async fn what_is_under_way_goes_on_when_its_channel_is_gone() {
     }
     assert_eq!(answers.message().await.expect("it ends well"), None);
     house.close().await;
+}
+
+#[tokio::test]
+async fn the_stack_loses_no_call_to_a_replica_that_falls_ill() {
+    let stages = [Stage::open([]).await, Stage::open([]).await];
+    let way = async |stage: &Stage| {
+        let address = stage.url.trim_start_matches("http://").parse().expect("an address");
+        Proxy::start(address).await.expect("a port")
+    };
+    let ways = [way(&stages[0]).await, way(&stages[1]).await];
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(file.path(), "play.attempt_timeout = '1s'").expect("it can be written");
+    let urls = format!("{},{}", ways[0].url(), ways[1].url());
+    let channel = play::channel(&Host::new(), &urls, file.path()).expect("they are URLs");
+    let (calls, over) = (Cell::new(0_u32), Cell::new(false));
+    let caller = async || {
+        while !over.get() {
+            call(&channel, TWICE, LONG).await.expect("one of two is well");
+            calls.set(calls.get() + 1);
+        }
+    };
+    let (calls, channel) = (&calls, &channel);
+    // enough for what is tried again to be within its budget
+    let more = async || {
+        let enough = calls.get() + 300;
+        let made = async || (calls.get() >= enough).then_some(());
+        until("more calls", LONG, made).await.expect("they are made");
+    };
+    let is_out = async |number: usize, out: bool| {
+        let address = ways[number].address();
+        let is = async || {
+            let endpoints = channel.snapshot().endpoints;
+            let endpoint = endpoints.iter().find(|endpoint| endpoint.address == address);
+            endpoint.is_some_and(|endpoint| endpoint.out.is_some() == out).then_some(())
+        };
+        until("the replica to be out or in", LONG, is).await.expect("it is");
+    };
+    let [first, second] = stages;
+    let story = async {
+        more().await;
+        ways[0].set(Faults { block: Block::Both, ..Faults::default() }).await;
+        is_out(0, true).await;
+        ways[0].heal().await;
+        is_out(0, false).await;
+        more().await;
+        ways[1].set(Faults { refuse: true, ..Faults::default() }).await;
+        ways[1].reset().await;
+        is_out(1, true).await;
+        ways[1].heal().await;
+        is_out(1, false).await;
+        more().await;
+        // and in good order: it refuses what is late, and says GOAWAY
+        first.close().await;
+        more().await;
+        over.set(true);
+    };
+    tokio::join!(story, join_all((0..8).map(|_caller| caller())));
+    second.close().await;
 }
