@@ -185,7 +185,7 @@ pub(super) async fn pause(time: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::endpoint::{expired, unsent};
+    use super::super::failure::{expired, unsent};
     use super::*;
     use crate::Problem;
     use http::Response;
