@@ -252,10 +252,3 @@ impl Service<Request<Body>> for Channel {
         Box::pin(self.0.clone().call(request))
     }
 }
-
-/// The connection broke under a call that may have been sent.
-fn broken(why: Status) -> Status {
-    let mut broken = Status::unavailable("the connection broke");
-    broken.set_source(Arc::new(why));
-    broken
-}

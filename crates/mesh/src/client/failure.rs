@@ -56,7 +56,8 @@ pub(super) fn failed(error: impl Error + Send + Sync + 'static) -> Status {
     broken("the connection broke", status)
 }
 
-fn broken(how: &str, status: Status) -> Status {
+/// Of a call that may have been sent.
+pub(super) fn broken(how: &str, status: Status) -> Status {
     let mut broken = Status::unavailable(how);
     broken.set_source(Arc::new(status));
     broken
