@@ -1,104 +1,247 @@
-//! The client's side of a call: a channel that keeps the deadlines of its calls, and that knows when nothing can have been
-//! sent.
+//! The client's side of a call: a channel that keeps the deadlines of its calls, tries again what may be, leaves a service alone
+//! that fails, and knows when nothing can have been sent.
 
-use crate::deadline::{self, RESOLUTION};
-use anyhow::{Context as _, ensure};
+mod attempt;
+mod balance;
+mod breaker;
+mod budget;
+mod endpoint;
+mod failure;
+mod keeper;
+mod policy;
+mod resolve;
+mod retry;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
+pub use breaker::{BreakerState, Stage};
+pub use endpoint::EndpointState;
+pub use policy::Policies;
+pub use snapshot::{Counts, MethodPolicy, Snapshot};
+
+use attempt::{Answer, Call};
+use balance::Balance;
+use breaker::{Breaker, Outcome, Permit};
+use budget::Budget;
+use chassis::Host;
+use failure::{NotSent, chain, expired, unsent};
 use futures::future::BoxFuture;
-use http::{Request, Response, Uri};
-use http_body_util::{BodyExt as _, Full};
+use http::{Request, Response};
+use policy::{Method, Methods, Rules};
+use retry::{Health, Retry, judge, pause};
+use snapshot::{Counters, count};
 use std::{
     error::Error,
-    future::poll_fn,
-    iter::successors,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    fmt,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::time::timeout;
-use tonic::{
-    Code, ConnectError, Status, TimeoutExpired,
-    body::Body,
-    transport::{self, Endpoint},
-};
+use tokio::{sync::watch, time::Instant};
+use tonic::{Status, body::Body, transport};
 use tower::Service;
 
-/// A peer in the same house answers in a millisecond; one that takes this long is not there.
-const CONNECT: Duration = Duration::from_secs(1);
-/// How often a silent peer is asked whether it is there, calls or no calls, and how long it may take to say so: a connection
-/// that died without a word is found before the next call trusts it.
-const PING: Duration = Duration::from_secs(10);
-const PONG: Duration = Duration::from_secs(5);
+/// A call with less time than this is not begun: the quickest answers of a service that stores something take as long.
+const USEFUL: Duration = Duration::from_millis(5);
+/// So much of its time a server is not told of: its word that the time is over comes before ours, and says more.
+const MARGIN: Duration = Duration::from_millis(2);
 
-/// A connection to a service, made when it is needed and made again when it broke. A clone is the same connection.
-///
-/// Of several replicas it holds on to one, and goes to the next when that cannot be connected to; calls are not spread.
-///
-/// It ends a call when the time is over that the request gives (`grpc-timeout`), with `DEADLINE_EXCEEDED`. That bounds the
-/// time until the answer's headers come, for a channel cannot tell a unary answer from a stream, which lives as long as it
-/// likes. Our servers answer all at once; whoever must not wait for the rest of an answer bounds the whole call as well.
-#[derive(Clone, Debug)]
-pub struct Channel {
-    replicas: Arc<[transport::Channel]>,
-    /// Of the replica that is held on to.
-    held: Arc<AtomicUsize>,
+type Answered = Result<Response<Body>, Status>;
+
+/// The locks of what is also run under every order of threads, in `tests/permits.rs`.
+mod sync {
+    pub(super) use std::sync::Mutex;
 }
 
-/// A channel to the service at a URL, `http://HOST:PORT`, or at several with commas between them; nothing is connected yet.
-/// The flag is the one that sets the URL. The connection lives on the runtime that this is called on.
+/// A service that is called, and how.
+#[derive(Debug)]
+pub struct Upstream {
+    /// What policies, logs and operators call it.
+    pub name: &'static str,
+    /// Where it is: `http://HOST:PORT`, or several with commas between them.
+    pub urls: String,
+    /// The flag that sets `urls`.
+    pub flag: &'static str,
+    /// Its full name.
+    pub service: &'static str,
+    /// An encoded `FileDescriptorSet` with the service: it says what streams, and what may be sent twice.
+    pub descriptors: &'static [u8],
+    /// How it is called.
+    pub policies: Policies,
+}
+
+/// A way to a service, connected when it is needed and again when it broke. A clone is the same way.
+///
+/// A call ends with `DEADLINE_EXCEEDED` when the time is over that the request gives (`grpc-timeout`) or that the policy gives,
+/// whichever is shorter. Of a stream that bounds the time until it begins: it lives as long as it likes. The answer to
+/// a unary call is read whole, at most 4 MiB. A method that the descriptors do not know is called once, and may stream.
+#[derive(Clone)]
+pub struct Channel(Arc<Stack>);
+
+struct Stack {
+    name: &'static str,
+    methods: Arc<Methods>,
+    rules: watch::Receiver<Arc<Rules>>,
+    counters: Counters,
+    budget: Budget,
+    breaker: Breaker,
+    balance: Balance,
+}
+
+/// A channel for a command line, to `http://HOST:PORT`, or to several with commas between them: without a breaker, and without
+/// deadlines but those of its calls. The flag is the one that sets the URLs. It lives on the runtime that this is called on.
 ///
 /// # Errors
-/// It is no such URL; the error names the flag.
+/// A URL is none; the error names the flag.
 pub fn connect(urls: &str, flag: &'static str) -> anyhow::Result<Channel> {
-    let replicas = urls.split(',').map(|url| endpoint(url, flag)).collect::<anyhow::Result<_>>()?;
-    Ok(Channel { replicas, held: Arc::default() })
+    // what goes on beside its calls ends with it
+    Ok(Channel::plain(flag, Methods::none(), Balance::open(&Host::new(), urls, flag)?))
 }
 
-fn endpoint(url: &str, flag: &'static str) -> anyhow::Result<transport::Channel> {
-    let endpoint = || {
-        let uri: Uri = url.parse()?;
-        let plain = uri.scheme_str() == Some("http") && uri.path() == "/" && uri.query().is_none();
-        // a port that is none is no part of these, nor is a user
-        let host = uri.host().unwrap_or_default();
-        let whole = uri.port().map_or(host.to_owned(), |port| format!("{host}:{port}"));
-        let authority = uri.authority().is_some_and(|authority| authority.as_str() == whole);
-        ensure!(plain && authority, "it is http://HOST:PORT");
-        Ok(Endpoint::from(uri))
-    };
-    let endpoint = endpoint().with_context(|| format!("{url} is no URL of a service ({flag})"))?;
-    let endpoint = endpoint
-        .connect_timeout(CONNECT)
-        // messages are small: waiting for more to send with them costs up to 40 ms
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(PING)
-        .keep_alive_timeout(PONG)
-        .keep_alive_while_idle(true);
-    Ok(endpoint.connect_lazy())
-}
-
-/// Whether it is certain that nothing of the call was sent: there was no connection to send it by, or no time to begin.
+/// Whether it is certain that nothing of the call was sent: there was no connection to send it by, no time to begin, or the
+/// breaker was open.
 #[must_use]
 pub fn not_sent(status: &Status) -> bool {
     chain(status).any(<dyn Error>::is::<NotSent>)
 }
 
-/// The mark of a call that was not sent.
-#[derive(Debug, thiserror::Error)]
-#[error("nothing was sent")]
-struct NotSent(#[source] Option<transport::Error>);
+impl Channel {
+    /// A channel to an upstream; nothing is connected yet.
+    ///
+    /// # Errors
+    /// A URL is none, and the error names the flag; the service is not in the descriptors; or the policies name a method that
+    /// it has not.
+    pub fn open(host: &Host, upstream: Upstream) -> anyhow::Result<Self> {
+        let Upstream { name, urls, flag, service, descriptors, policies } = upstream;
+        let methods = Arc::new(Methods::read(descriptors, service)?);
+        let rules = policies.rules(name, methods.clone())?;
+        let balance = Balance::open(host, &urls, flag)?;
+        Ok(Self(Arc::new(Stack::new(name, methods, rules, balance))))
+    }
+
+    /// The same way, of [`connect`], for who knows what is called: what may be sent twice is tried again.
+    ///
+    /// # Errors
+    /// The descriptors are malformed.
+    pub fn knowing(&self, descriptors: &[u8]) -> anyhow::Result<Self> {
+        Ok(Self::plain(self.0.name, Methods::all_of(descriptors)?, self.0.balance.clone()))
+    }
+
+    fn plain(name: &'static str, methods: Methods, balance: Balance) -> Self {
+        let rules = watch::Sender::new(Arc::new(Rules::plain(&methods))).subscribe();
+        Self(Arc::new(Stack::new(name, Arc::new(methods), rules, balance)))
+    }
+
+    /// Whether a call would be refused now, because the breaker is open: what leads to a call is better not begun.
+    #[must_use]
+    pub fn refuses(&self) -> bool {
+        let rules = self.0.rules.borrow().clone();
+        self.0.breaker.refuses(&rules.breaker, Instant::now())
+    }
+
+    /// How it is now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let Stack { name, methods, rules, counters, budget, breaker, balance } = &*self.0;
+        let (rules, now) = (rules.borrow().clone(), Instant::now());
+        let policy = |(name, path): (&str, &str)| {
+            let Method { facts, timeout, attempt_timeout, attempts } = *rules.method(path);
+            let idempotent = facts.idempotent;
+            MethodPolicy { name: name.to_owned(), idempotent, timeout, attempt_timeout, attempts }
+        };
+        let breaker = breaker.snapshot(&rules.breaker, now);
+        Snapshot {
+            name,
+            endpoints: balance.endpoints(),
+            budget: budget.left(&rules.budget, now),
+            methods: methods.of_service().map(policy).collect(),
+            counts: counters.read(breaker.opened),
+            breaker,
+        }
+    }
+}
+
+impl Stack {
+    fn new(
+        name: &'static str,
+        methods: Arc<Methods>,
+        rules: watch::Receiver<Arc<Rules>>,
+        balance: Balance,
+    ) -> Self {
+        let now = Instant::now();
+        let (budget, breaker) = (Budget::new(now), Breaker::new(name, now));
+        Self { name, methods, rules, counters: Counters::default(), budget, breaker, balance }
+    }
+
+    /// What a call goes through, from the caller's side to the service's.
+    async fn call(self: Arc<Self>, request: Request<Body>) -> Answered {
+        let rules = self.rules.borrow().clone();
+        let method = rules.method(request.uri().path());
+        count(&self.counters.calls);
+        self.budget.deposit(&rules.budget);
+        // the total deadline is around all: attempts and the waits between them end with it
+        let mut call = Call::read(request, method).await?;
+        // retries are around the breaker: it counts each attempt, and what it refuses is not tried again
+        let mut retry = Retry::new(method, &self.budget, &rules.budget);
+        loop {
+            // the breaker is around the attempt's timeout: what takes too long is what it must see
+            let Ok(permit) = self.breaker.enter(&rules.breaker, Instant::now()) else {
+                count(&self.counters.refused);
+                return retry.end(|| self.refused());
+            };
+            count(&self.counters.attempts);
+            if retry.made() > 0 {
+                count(&self.counters.retries);
+            }
+            // innermost, where each attempt has its own: the timeout, the headers that tell of it, and the endpoint
+            let answer = call.attempt(&self.balance, method, retry.made()).await;
+            let verdict = judge(&answer);
+            settle(permit, verdict.health, &answer, method, &rules);
+            let Some(wait) = retry.take(answer, verdict.again, &call) else {
+                return retry.end(expired);
+            };
+            pause(wait).await;
+        }
+    }
+
+    fn refused(&self) -> Status {
+        let message = format!("{} fails, and is left alone for a while", self.name);
+        unsent(Status::unavailable(message), None)
+    }
+}
+
+/// Tells the breaker how an attempt ended, unless that says nothing about the service.
+fn settle(permit: Permit<'_>, health: Health, answer: &Answer, method: &Method, rules: &Rules) {
+    let usual = method.attempt_timeout.unwrap_or(answer.time);
+    let slow = usual.saturating_mul(rules.breaker.slow_percent) / 100;
+    let outcome = match health {
+        Health::Well if answer.took > slow => Outcome::Failed,
+        Health::Well => Outcome::Well,
+        Health::Failing => Outcome::Failed,
+        // with a fraction of the usual time, it is the caller who was late
+        Health::Late if answer.time >= usual / 4 => Outcome::Failed,
+        Health::Late | Health::Unsaid => return,
+    };
+    permit.settle(outcome, &rules.breaker, Instant::now());
+}
 
 impl From<transport::Channel> for Channel {
     fn from(channel: transport::Channel) -> Self {
-        Self { replicas: [channel].into(), held: Arc::default() }
+        Self::plain("a channel", Methods::none(), channel.into())
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel").field("name", &self.0.name).finish_non_exhaustive()
     }
 }
 
 impl Service<Request<Body>> for Channel {
     type Response = Response<Body>;
     type Error = Status;
-    type Future = BoxFuture<'static, Result<Response<Body>, Status>>;
+    type Future = BoxFuture<'static, Answered>;
 
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Status>> {
         // waiting for the connection takes of the call's time, so the call does it
@@ -106,106 +249,6 @@ impl Service<Request<Body>> for Channel {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let channel = self.clone();
-        Box::pin(async move {
-            let time = match deadline::read(request.headers()) {
-                Ok(Some(time)) if time < RESOLUTION => return Err(unsent(expired(), None)),
-                Ok(Some(time)) => time,
-                Ok(None) => Duration::MAX,
-                Err(malformed) => {
-                    return Err(unsent(Status::internal(malformed.to_string()), None));
-                }
-            };
-            match &*channel.replicas {
-                [only] => send(only.clone(), request, time).await,
-                _ => timeout(time, channel.send_somewhere(request, time))
-                    .await
-                    .unwrap_or_else(|_elapsed| Err(expired())),
-            }
-        })
+        Box::pin(self.0.clone().call(request))
     }
-}
-
-impl Channel {
-    /// To the replica that is held on to; if nothing can have been sent there, to the next.
-    async fn send_somewhere(
-        &self,
-        request: Request<Body>,
-        time: Duration,
-    ) -> Result<Response<Body>, Status> {
-        let (parts, body) = request.into_parts();
-        // our callers send one message, which is there already
-        let body = body.collect().await?.to_bytes();
-        let first = self.held.load(Ordering::Relaxed);
-        let mut tried = 0;
-        loop {
-            let number = (first + tried) % self.replicas.len();
-            let request = Request::from_parts(parts.clone(), Body::new(Full::new(body.clone())));
-            let answer = send(self.replicas[number].clone(), request, time).await;
-            tried += 1;
-            match answer {
-                Err(status)
-                    if tried < self.replicas.len()
-                        && status.code() == Code::Unavailable
-                        && not_sent(&status) => {}
-                answer => {
-                    self.held.store(number, Ordering::Relaxed);
-                    return answer;
-                }
-            }
-        }
-    }
-}
-
-/// Until the answer begins: a stream lives as long as it likes.
-async fn send(
-    mut channel: transport::Channel,
-    request: Request<Body>,
-    time: Duration,
-) -> Result<Response<Body>, Status> {
-    let mut begun = false;
-    let answer = async {
-        poll_fn(|context| channel.poll_ready(context)).await?;
-        begun = true;
-        channel.call(request).await
-    };
-    match timeout(time, answer).await {
-        Ok(answer) => answer.map_err(failed),
-        Err(_elapsed) if begun => Err(expired()),
-        Err(_elapsed) => Err(unsent(expired(), None)),
-    }
-}
-
-fn failed(error: transport::Error) -> Status {
-    if chain(&error).any(<dyn Error>::is::<ConnectError>) {
-        let status = Status::unavailable("the service cannot be connected to");
-        return unsent(status, Some(error));
-    }
-    // tonic keeps the deadline, too, and says CANCELLED
-    if chain(&error).any(<dyn Error>::is::<TimeoutExpired>) {
-        return expired();
-    }
-    // tonic says CANCELLED for a connection that was closed under the call, and UNKNOWN for one that broke
-    let closed = |error: &hyper::Error| error.is_canceled();
-    let closed = chain(&error).filter_map(|error| error.downcast_ref()).any(closed);
-    let status = Status::from_error(error.into());
-    if !closed && status.code() != Code::Unknown {
-        return status;
-    }
-    let mut broken = Status::unavailable("the connection broke");
-    broken.set_source(Arc::new(status));
-    broken
-}
-
-fn expired() -> Status {
-    Status::new(Code::DeadlineExceeded, "there was no answer within the call's deadline")
-}
-
-fn unsent(mut status: Status, why: Option<transport::Error>) -> Status {
-    status.set_source(Arc::new(NotSent(why)));
-    status
-}
-
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    successors(Some(error), |&error| error.source())
 }

@@ -10,6 +10,7 @@ mod fleet;
 pub mod matrix;
 mod nats;
 mod ports;
+mod proxy;
 mod server;
 mod shop;
 mod wire;
@@ -20,6 +21,7 @@ pub use engine::{DatabaseServer, Engine};
 pub use fleet::{Fleet, Plan, Service, View};
 pub use matrix::{TestDatabase, database, database_on};
 pub use nats::Nats;
+pub use proxy::{Block, Faults, Proxy};
 pub use shop::{Addresses, Process, Shop, run};
 pub use wire::Wire;
 

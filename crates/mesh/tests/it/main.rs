@@ -1,5 +1,6 @@
 //! A real server over loopback: what it refuses, how it ends, and what its clients see.
 
+mod balancing;
 mod calling;
 mod deadlines;
 mod draining;
@@ -7,8 +8,10 @@ mod failing;
 mod framing;
 mod health;
 mod house;
+mod play;
 mod probe;
 mod protos;
 mod starting;
+mod surviving;
 mod watching;
 mod wire;

@@ -97,6 +97,8 @@ impl Peer<'_> {
     /// The way to it; a malformed URL is a malformed command line.
     pub(super) fn channel(self) -> Result<Channel, Failure> {
         mesh::client::connect(self.url, self.flag)
+            // what may be sent twice is tried again: a service that restarts costs its callers nothing
+            .and_then(|channel| channel.knowing(contract::DESCRIPTORS))
             .map_err(|error| Failure::malformed(error.as_ref()))
     }
 

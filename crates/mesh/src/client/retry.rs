@@ -1,0 +1,288 @@
+//! Retries: what an answer says about a next attempt and about the health of the service, and when the next attempt is made.
+//! (gRFC A6; back-off with full jitter: M. Brooker, *Exponential Backoff And Jitter*.)
+
+use super::{
+    USEFUL,
+    attempt::{Answer, Call},
+    budget::{self, Budget},
+    not_sent,
+    policy::Method,
+};
+use rand::Rng as _;
+use std::time::Duration;
+use tokio::time::Instant;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+/// The longest wait before the first retry; twice as long before the next.
+const BACK_OFF: Duration = Duration::from_millis(10);
+/// The shortest: a connection that is being closed is known to be so by then, and another one taken.
+const LEAST: Duration = Duration::from_millis(5);
+
+/// What an answer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    pub(super) health: Health,
+    pub(super) again: Again,
+}
+
+/// How the service is, as far as one answer tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Health {
+    /// It answers, be it with a refusal.
+    Well,
+    Failing,
+    /// It did not answer in the time it was given; that may have been too little.
+    Late,
+    /// The answer says nothing about it.
+    Unsaid,
+}
+
+/// Whether the same may be asked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    /// It would be answered the same, or who answers says no.
+    No,
+    /// If the method allows it: the last time may have had its effect.
+    IfIdempotent,
+    /// Nothing of it was sent.
+    Yes,
+    /// Who answers says so, and when.
+    After(Duration),
+}
+
+/// What an answer says. The table of retries is this function.
+pub(super) fn judge(answer: &Answer) -> Verdict {
+    let (health, again) = match (&answer.result, &answer.refusal) {
+        (Err(status), _) => transport(status),
+        (Ok(_), Some(status)) => told(status),
+        (Ok(_), None) => (Health::Well, Again::No),
+    };
+    Verdict { health, again }
+}
+
+/// A status that the transport made: nobody answered.
+fn transport(status: &Status) -> (Health, Again) {
+    match status.code() {
+        Code::Unavailable if not_sent(status) => (Health::Failing, Again::Yes),
+        Code::DeadlineExceeded if not_sent(status) => (Health::Late, Again::Yes),
+        Code::DeadlineExceeded => (Health::Late, Again::IfIdempotent),
+        // the last two are what a call comes to that a GOAWAY overtakes
+        Code::Unavailable | Code::Cancelled | Code::Internal => {
+            (Health::Failing, Again::IfIdempotent)
+        }
+        _ => (Health::Failing, Again::No),
+    }
+}
+
+/// A status that somebody answered with: the service, or a proxy before it.
+fn told(status: &Status) -> (Health, Again) {
+    let reason = crate::reason(status);
+    let reason = reason.as_deref();
+    let again = pushback(status).unwrap_or(match (status.code(), reason) {
+        // the attempt's own time was over, and its server knew first
+        (Code::DeadlineExceeded, Some("DEADLINE"))
+        // no service of ours leaves the reason out
+        | (Code::DeadlineExceeded | Code::Unavailable | Code::Cancelled, None) => Again::IfIdempotent,
+        _ => Again::No,
+    });
+    let health = match status.code() {
+        // one of several goes, and says so: the others are well
+        Code::Unavailable if reason == Some("DRAINING") => Health::Unsaid,
+        Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss => Health::Failing,
+        Code::DeadlineExceeded => Health::Late,
+        // of what is too large, or of a quota, there is nothing to wait for
+        Code::ResourceExhausted if matches!(again, Again::After(_)) || reason.is_none() => {
+            Health::Failing
+        }
+        _ => Health::Well,
+    };
+    (health, again)
+}
+
+/// What who answers says about a retry: `grpc-retry-pushback-ms` to meshes, or else `RetryInfo` to everybody.
+fn pushback(status: &Status) -> Option<Again> {
+    if let Some(value) = status.metadata().get("grpc-retry-pushback-ms") {
+        // a negative number means no, and so does what is no number (gRFC A6)
+        let millis = value.to_str().ok().and_then(|value| value.parse().ok());
+        return Some(
+            millis.map_or(Again::No, |millis| Again::After(Duration::from_millis(millis))),
+        );
+    }
+    let delay = status.get_details_retry_info()?.retry_delay?;
+    Some(Again::After(delay))
+}
+
+/// The attempts of a call.
+pub(super) struct Retry<'a> {
+    method: &'a Method,
+    budget: (&'a Budget, &'a budget::Settings),
+    made: u32,
+    /// What is answered in the end: of the last attempt that may have been sent, or else of the last.
+    answer: Option<Answer>,
+    /// Whether that attempt may have been sent.
+    sent: bool,
+}
+
+impl<'a> Retry<'a> {
+    pub(super) fn new(
+        method: &'a Method,
+        budget: &'a Budget,
+        settings: &'a budget::Settings,
+    ) -> Self {
+        Self { method, budget: (budget, settings), made: 0, answer: None, sent: false }
+    }
+
+    /// How many attempts came before.
+    pub(super) fn made(&self) -> u32 {
+        self.made
+    }
+
+    /// Takes an attempt's answer. Says how long to wait before the next attempt, if there is to be one.
+    pub(super) fn take(&mut self, answer: Answer, again: Again, call: &Call) -> Option<Duration> {
+        self.made += 1;
+        let sent = !answer.result.as_ref().is_err_and(not_sent);
+        if sent || !self.sent {
+            (self.answer, self.sent) = (Some(answer), sent);
+        }
+        let wait = match again {
+            Again::No => return None,
+            Again::IfIdempotent if !self.method.facts.idempotent => return None,
+            Again::IfIdempotent | Again::Yes => back_off(self.made),
+            Again::After(time) => spread(time),
+        };
+        let (budget, settings) = self.budget;
+        let worth = self.made < self.method.attempts
+            && call.repeats()
+            // what cannot be answered in time any more is not waited for
+            && wait.saturating_add(USEFUL) <= call.left()
+            && budget.withdraw(settings, Instant::now());
+        worth.then_some(wait)
+    }
+
+    /// What the caller is told: `otherwise` when there was no attempt.
+    pub(super) fn end(self, otherwise: impl FnOnce() -> Status) -> super::Answered {
+        self.answer.map_or_else(|| Err(otherwise()), |answer| answer.result)
+    }
+}
+
+/// Between 5 ms and 10 ms · 2ⁿ⁻¹ after so many attempts.
+fn back_off(made: u32) -> Duration {
+    let most = BACK_OFF.saturating_mul(2_u32.saturating_pow(made.saturating_sub(1)));
+    rand::rng().random_range(LEAST..=most)
+}
+
+/// Up to a tenth longer: those who were told the same do not come back together.
+fn spread(time: Duration) -> Duration {
+    time.saturating_add((time / 10).mul_f64(rand::rng().random_range(0.0..1.0)))
+}
+
+/// Lets the time before a retry pass.
+#[allow(clippy::disallowed_methods, reason = "the mesh's one place to wait for time")]
+pub(super) async fn pause(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::failure::{expired, unsent};
+    use super::*;
+    use crate::Problem;
+    use http::Response;
+    use tonic::body::Body;
+
+    fn came(result: super::super::Answered, refusal: Option<Status>) -> Verdict {
+        let (took, time) = (Duration::ZERO, Duration::from_secs(1));
+        judge(&Answer { result, refusal, took, time })
+    }
+
+    fn answered(status: impl Into<Status>) -> (Health, Again) {
+        let verdict = came(Ok(Response::new(Body::empty())), Some(status.into()));
+        (verdict.health, verdict.again)
+    }
+
+    fn made(status: Status) -> (Health, Again) {
+        let verdict = came(Err(status), None);
+        (verdict.health, verdict.again)
+    }
+
+    fn ours(code: Code, reason: &'static str) -> Problem {
+        Problem::new("example.org", code, reason, "for some reason")
+    }
+
+    #[test]
+    fn what_the_transport_made_is_retried_if_the_method_allows_it() {
+        for code in [Code::Unavailable, Code::Cancelled, Code::Internal] {
+            let told = made(Status::new(code, "a connection broke"));
+            assert_eq!(told, (Health::Failing, Again::IfIdempotent), "{code}");
+        }
+        assert_eq!(made(expired()), (Health::Late, Again::IfIdempotent));
+        assert_eq!(made(Status::resource_exhausted("calm")), (Health::Failing, Again::No));
+        let nothing = |status| unsent(status, None);
+        let unreached = nothing(Status::unavailable("nobody is there"));
+        assert_eq!(made(unreached), (Health::Failing, Again::Yes));
+        assert_eq!(made(nothing(expired())), (Health::Late, Again::Yes));
+    }
+
+    #[test]
+    fn what_a_service_says_is_retried_if_it_says_when() {
+        let second = Duration::from_secs(1);
+        let draining = answered(Problem::draining("example.org"));
+        assert_eq!(draining, (Health::Unsaid, Again::After(second)));
+        let overloaded = answered(Problem::overloaded("example.org", "too much"));
+        assert_eq!(overloaded, (Health::Failing, Again::After(second)));
+        for (code, reason, health) in [
+            (Code::NotFound, "NOT_FOUND", Health::Well),
+            (Code::Aborted, "REVISION_MISMATCH", Health::Well),
+            (Code::FailedPrecondition, "VOIDED", Health::Well),
+            (Code::ResourceExhausted, "ANSWER_TOO_LARGE", Health::Well),
+            (Code::Internal, "INTERNAL", Health::Failing),
+            (Code::Unavailable, "OUTCOME_UNKNOWN", Health::Failing),
+        ] {
+            assert_eq!(answered(ours(code, reason)), (health, Again::No), "{reason}");
+        }
+        let late = answered(ours(Code::DeadlineExceeded, "DEADLINE"));
+        assert_eq!(late, (Health::Late, Again::IfIdempotent), "it knew before us");
+    }
+
+    #[test]
+    fn a_pushback_is_stronger_than_all_else() {
+        for (value, again) in [
+            ("-1", Again::No),
+            ("soon", Again::No),
+            ("0", Again::After(Duration::ZERO)),
+            ("20", Again::After(Duration::from_millis(20))),
+        ] {
+            for status in [
+                Status::from(Problem::overloaded("example.org", "too much")),
+                Status::unavailable("a proxy says so"),
+                Status::not_found("it is not there"),
+            ] {
+                let mut status = status;
+                let pushback = value.parse().expect("it is ASCII");
+                status.metadata_mut().insert("grpc-retry-pushback-ms", pushback);
+                assert_eq!(answered(status).1, again, "{value}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_proxy_has_no_reasons() {
+        let away = answered(Status::unavailable("no healthy upstream"));
+        assert_eq!(away, (Health::Failing, Again::IfIdempotent));
+        assert_eq!(answered(Status::internal("a bug")), (Health::Failing, Again::No));
+        assert_eq!(answered(Status::not_found("no")), (Health::Well, Again::No));
+    }
+
+    #[test]
+    fn waits_grow_and_vary() {
+        for (made, most_ms) in [(1, 10), (2, 20), (3, 40)] {
+            let waits: Vec<_> = (0..200).map(|_| back_off(made)).collect();
+            let most = Duration::from_millis(most_ms);
+            assert!(waits.iter().all(|wait| (LEAST..=most).contains(wait)));
+            assert!(waits.iter().any(|wait| *wait != waits[0]), "they do not come together");
+        }
+        let second = Duration::from_secs(1);
+        assert!((second..second * 11 / 10).contains(&spread(second)));
+    }
+}
