@@ -1,8 +1,11 @@
 //! The client's side of a call: a channel that keeps the deadlines of its calls, and that knows when nothing can have been
 //! sent.
 
-use crate::deadline::{self, RESOLUTION};
-use anyhow::{Context as _, ensure};
+use crate::{
+    deadline::{self, RESOLUTION},
+    tls,
+};
+use anyhow::{Context as _, bail, ensure};
 use futures::future::BoxFuture;
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full};
@@ -52,22 +55,48 @@ pub struct Channel {
 /// # Errors
 /// It is no such URL; the error names the flag.
 pub fn connect(urls: &str, flag: &'static str) -> anyhow::Result<Channel> {
-    let replicas = urls.split(',').map(|url| endpoint(url, flag)).collect::<anyhow::Result<_>>()?;
+    connect_secure(urls, flag, None)
+}
+
+/// As [`connect`], and `https://HOST:PORT` is called over TLS.
+///
+/// # Errors
+/// It is no such URL, or an `https` one without `tls`; the error names the flag.
+pub fn connect_secure(
+    urls: &str,
+    flag: &'static str,
+    tls: Option<&tls::Client>,
+) -> anyhow::Result<Channel> {
+    let replicas =
+        urls.split(',').map(|url| endpoint(url, flag, tls)).collect::<anyhow::Result<_>>()?;
     Ok(Channel { replicas, held: Arc::default() })
 }
 
-fn endpoint(url: &str, flag: &'static str) -> anyhow::Result<transport::Channel> {
+fn endpoint(
+    url: &str,
+    flag: &'static str,
+    tls: Option<&tls::Client>,
+) -> anyhow::Result<transport::Channel> {
     let endpoint = || {
         let uri: Uri = url.parse()?;
-        let plain = uri.scheme_str() == Some("http") && uri.path() == "/" && uri.query().is_none();
+        let secure = uri.scheme_str() == Some("https");
+        let plain = (secure || uri.scheme_str() == Some("http"))
+            && uri.path() == "/"
+            && uri.query().is_none();
         // a port that is none is no part of these, nor is a user
-        let host = uri.host().unwrap_or_default();
-        let whole = uri.port().map_or(host.to_owned(), |port| format!("{host}:{port}"));
+        let host = uri.host().unwrap_or_default().to_owned();
+        let whole = uri.port().map_or(host.clone(), |port| format!("{host}:{port}"));
         let authority = uri.authority().is_some_and(|authority| authority.as_str() == whole);
-        ensure!(plain && authority, "it is http://HOST:PORT");
-        Ok(Endpoint::from(uri))
+        ensure!(plain && authority, "it is http://HOST:PORT or https://HOST:PORT");
+        let connector = match tls {
+            Some(tls) if secure => Some(tls.connector(&host)?),
+            None if secure => bail!("https:// needs an authority to believe (--tls-ca)"),
+            _ => None,
+        };
+        Ok((Endpoint::from(uri), connector))
     };
-    let endpoint = endpoint().with_context(|| format!("{url} is no URL of a service ({flag})"))?;
+    let (endpoint, connector) =
+        endpoint().with_context(|| format!("{url} is no URL of a service ({flag})"))?;
     let endpoint = endpoint
         .connect_timeout(CONNECT)
         // messages are small: waiting for more to send with them costs up to 40 ms
@@ -75,7 +104,10 @@ fn endpoint(url: &str, flag: &'static str) -> anyhow::Result<transport::Channel>
         .http2_keep_alive_interval(PING)
         .keep_alive_timeout(PONG)
         .keep_alive_while_idle(true);
-    Ok(endpoint.connect_lazy())
+    Ok(match connector {
+        Some(connector) => endpoint.connect_with_connector_lazy(connector),
+        None => endpoint.connect_lazy(),
+    })
 }
 
 /// Whether it is certain that nothing of the call was sent: there was no connection to send it by, or no time to begin.

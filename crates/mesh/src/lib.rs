@@ -4,7 +4,7 @@
 //! This crate knows no word of the domain.
 //!
 //! ```text
-//! Listener ─► connection ─► calls ─► panics ─► deadline ─► validation ─► the service
+//! Listener ─► connection ─► calls ─► identity ─► panics ─► deadline ─► validation ─► the service
 //!                   ├─────► deadline ─► health
 //!                   └─────► conversation ─► reflection
 //! ```
@@ -15,6 +15,7 @@ pub mod client;
 mod connection;
 mod deadline;
 mod health;
+mod identity;
 mod line;
 mod listener;
 mod panics;
@@ -23,11 +24,13 @@ mod reader;
 mod reflection;
 mod server;
 pub mod stream;
+pub mod tls;
 pub mod trace;
 mod validation;
 
 pub use client::Channel;
 pub use deadline::{Deadline, Deadlines};
+pub use identity::Peer;
 pub use listener::Listener;
 pub use problem::{Problem, reason};
 pub use server::{Server, Serving};
