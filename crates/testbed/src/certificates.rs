@@ -2,10 +2,11 @@
 
 use anyhow::Context as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType, date_time_ymd,
     string::Ia5String,
 };
 use std::{fs, path::Path};
+use uuid::Uuid;
 
 /// An authority. Two of them sign nothing for each other.
 #[derive(Debug)]
@@ -30,6 +31,9 @@ impl Authority {
     /// No key can be made.
     pub fn new() -> anyhow::Result<Self> {
         let mut params = CertificateParams::new([])?;
+        // authorities are told apart by their names
+        let name = format!("authority {}", Uuid::now_v7());
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate()?;
         let pem = params.self_signed(&key)?.pem();

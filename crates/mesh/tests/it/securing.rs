@@ -174,7 +174,8 @@ async fn nobody_is_let_in_without_a_certificate_that_is_believed_and_valid() {
         assert!(refused.to_string().contains(told), "{told}: {refused}");
     }
     // our own clients know that nothing of a call was sent
-    let nothing = Files { cert: None, key: None, ..of(&ours, "till").files() };
+    let believing = of(&ours, "till");
+    let nothing = Files { cert: None, key: None, ..believing.files() };
     let both = Mounted::new(ours.pem(), &stranger);
     for files in [nothing, both.files()] {
         let channel = channel(&house, &files);
@@ -219,8 +220,7 @@ async fn one_who_speaks_plaintext_to_tls_is_sent_away_at_once() {
     }
     // and the other way round: nothing is sent to a server that does not speak TLS
     let plain = House::open().await;
-    let files = of(&authority(), "till").files();
-    let channel = channel(&plain, &files);
+    let channel = channel(&plain, &of(&authority(), "till").files());
     let refused = ask(&channel, question("hello")).await.expect_err("it speaks plaintext");
     unsent(&refused, "it does not speak TLS");
     house.close().await;
