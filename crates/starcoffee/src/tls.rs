@@ -9,19 +9,37 @@ const CA: &str = "--tls-ca";
 const CERT: &str = "--tls-cert";
 const KEY: &str = "--tls-key";
 
-/// Where the certificates are.
+/// Where the certificates are. The ids are longer than the flags: the bus has its own.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "TLS")]
 #[group(skip)]
 pub(crate) struct Args {
     /// PEM file of the authorities whose certificates are believed
-    #[arg(long, global = true, env = "STARCOFFEE_TLS_CA", value_name = "FILE")]
+    #[arg(
+        id = "mesh_tls_ca",
+        long = "tls-ca",
+        global = true,
+        env = "STARCOFFEE_TLS_CA",
+        value_name = "FILE"
+    )]
     pub(crate) tls_ca: Option<PathBuf>,
     /// PEM file of the certificate to show: who this is
-    #[arg(long, global = true, env = "STARCOFFEE_TLS_CERT", value_name = "FILE")]
+    #[arg(
+        id = "mesh_tls_cert",
+        long = "tls-cert",
+        global = true,
+        env = "STARCOFFEE_TLS_CERT",
+        value_name = "FILE"
+    )]
     pub(crate) tls_cert: Option<PathBuf>,
     /// PEM file of that certificate's key
-    #[arg(long, global = true, env = "STARCOFFEE_TLS_KEY", value_name = "FILE")]
+    #[arg(
+        id = "mesh_tls_key",
+        long = "tls-key",
+        global = true,
+        env = "STARCOFFEE_TLS_KEY",
+        value_name = "FILE"
+    )]
     pub(crate) tls_key: Option<PathBuf>,
 }
 
