@@ -51,7 +51,7 @@ impl Authority {
     /// # Errors
     /// No key can be made, or it is no name.
     pub fn sign(&self, name: &str) -> anyhow::Result<Signed> {
-        self.signed(local(name)?)
+        self.signed(&local(name)?)
     }
 
     /// As [`Self::sign`], and it has been over since long ago.
@@ -61,7 +61,7 @@ impl Authority {
     pub fn sign_expired(&self, name: &str) -> anyhow::Result<Signed> {
         let mut params = local(name)?;
         params.not_after = date_time_ymd(2001, 9, 9);
-        self.signed(params)
+        self.signed(&params)
     }
 
     /// A certificate for a workload by its SPIFFE id, and for no host.
@@ -71,7 +71,7 @@ impl Authority {
     pub fn sign_spiffe(&self, id: &str) -> anyhow::Result<Signed> {
         let mut params = CertificateParams::new([])?;
         params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(id)?)];
-        self.signed(params)
+        self.signed(&params)
     }
 
     /// Writes `ca.pem`, and `NAME.pem` with `NAME.key` for each name, as [`Self::sign`] signs them.
@@ -92,7 +92,7 @@ impl Authority {
         Ok(())
     }
 
-    fn signed(&self, params: CertificateParams) -> anyhow::Result<Signed> {
+    fn signed(&self, params: &CertificateParams) -> anyhow::Result<Signed> {
         let key = KeyPair::generate()?;
         let cert = params.signed_by(&key, &self.issuer)?.pem();
         Ok(Signed { cert, key: key.serialize_pem() })
