@@ -74,6 +74,9 @@ pub struct Config {
     /// A barista who never sleeps: starts each ticket at once, and is done with it after this time [default: none]
     #[arg(long, env = "STARCOFFEE_AUTO_BARISTA", value_name = "DURATION", value_parser = chassis::args::duration)]
     pub auto_barista: Option<Duration>,
+    /// What the API is served over; none: plaintext. The process has one for all it does
+    #[arg(skip)]
+    pub tls: Option<mesh::tls::Server>,
 }
 
 /// Opens Make: listens, brings its database up to date, and queues tickets until the host drains.
@@ -86,9 +89,9 @@ pub async fn serve(
     database: &database::Source,
     config: Config,
 ) -> anyhow::Result<Serving> {
-    let Config { listen, admin_listen, keep_events, auto_barista } = config;
+    let Config { listen, admin_listen, keep_events, auto_barista, tls } = config;
     let (api, admin) = (("--make-listen", listen), ("--make-admin-listen", admin_listen));
-    let listener = Listener::bind(api, admin).await?;
+    let listener = Listener::bind(api, admin).await?.secure(tls);
     let server = Server::new(ERROR_DOMAIN, DESCRIPTORS, SERVICE_NAME, deadlines())?;
 
     let db = Database::open(database).await?;

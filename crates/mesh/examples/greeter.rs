@@ -76,6 +76,7 @@ async fn main() -> anyhow::Result<()> {
         service: NAME,
         descriptors,
         policies: Policies::open(&host, Some(&file), "--policies")?,
+        tls: None,
     };
     let channel = Channel::open(&host, upstream)?;
     host.spawn("the client", greet(host.clone(), channel));

@@ -18,8 +18,10 @@ mod tests;
 pub use breaker::{BreakerState, Stage};
 pub use endpoint::EndpointState;
 pub use policy::Policies;
+pub(crate) use failure::Unreached;
 pub use snapshot::{Counts, MethodPolicy, Snapshot};
 
+use crate::tls;
 use attempt::{Answer, Call};
 use balance::Balance;
 use breaker::{Breaker, Outcome, Permit};
@@ -69,6 +71,8 @@ pub struct Upstream {
     pub descriptors: &'static [u8],
     /// How it is called.
     pub policies: Policies,
+    /// How its servers are known, and what is shown to them, where a URL is `https://HOST:PORT`.
+    pub tls: Option<tls::Client>,
 }
 
 /// A way to a service, connected when it is needed and again when it broke. A clone is the same way.
@@ -95,8 +99,20 @@ struct Stack {
 /// # Errors
 /// A URL is none; the error names the flag.
 pub fn connect(urls: &str, flag: &'static str) -> anyhow::Result<Channel> {
+    connect_secure(urls, flag, None)
+}
+
+/// As [`connect`], and `https://HOST:PORT` is called over TLS.
+///
+/// # Errors
+/// It is no such URL, or an `https` one without `tls`; the error names the flag.
+pub fn connect_secure(
+    urls: &str,
+    flag: &'static str,
+    tls: Option<&tls::Client>,
+) -> anyhow::Result<Channel> {
     // what goes on beside its calls ends with it
-    Ok(Channel::plain(flag, Methods::none(), Balance::open(&Host::new(), urls, flag)?))
+    Ok(Channel::plain(flag, Methods::none(), Balance::open(&Host::new(), urls, flag, tls)?))
 }
 
 /// Whether it is certain that nothing of the call was sent: there was no connection to send it by, no time to begin, or the
@@ -113,10 +129,10 @@ impl Channel {
     /// A URL is none, and the error names the flag; the service is not in the descriptors; or the policies name a method that
     /// it has not.
     pub fn open(host: &Host, upstream: Upstream) -> anyhow::Result<Self> {
-        let Upstream { name, urls, flag, service, descriptors, policies } = upstream;
+        let Upstream { name, urls, flag, service, descriptors, policies, tls } = upstream;
         let methods = Arc::new(Methods::read(descriptors, service)?);
         let rules = policies.rules(name, methods.clone())?;
-        let balance = Balance::open(host, &urls, flag)?;
+        let balance = Balance::open(host, &urls, flag, tls.as_ref())?;
         Ok(Self(Arc::new(Stack::new(name, methods, rules, balance))))
     }
 

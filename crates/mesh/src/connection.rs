@@ -7,18 +7,21 @@
 mod tests;
 
 use crate::{
+    identity::Peer,
     line::{self, End},
     listener::Port,
     reader::{LAST_CALL, Pieces, attend},
+    tls,
 };
 use anyhow::Context as _;
 use chassis::Host;
-use http::Response;
-use hyper::server::conn::http2::Builder;
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http2::Builder};
 use hyper_util::{rt::TokioTimer, service::TowerToHyperService};
 use std::{
     error::Error,
     io,
+    net::SocketAddr,
     pin::pin,
     sync::{
         Arc,
@@ -28,6 +31,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
     time::timeout,
 };
 use tokio_util::task::TaskTracker;
@@ -76,7 +80,7 @@ pub(crate) async fn accept(
     routes: Routes,
     under_way: TaskTracker,
 ) -> anyhow::Result<()> {
-    let Port { flag, address, socket } = port;
+    let Port { flag, address, socket, tls } = port;
     let draining = host.draining();
     let mut warned = false;
     loop {
@@ -85,12 +89,13 @@ pub(crate) async fn accept(
             () = draining.cancelled() => break Ok(()), // and the socket is closed
         };
         match accepted {
-            Ok((stream, _peer)) => {
+            Ok((stream, peer)) => {
                 warned = false;
                 // messages are small: waiting for more to send with them costs up to 40 ms. A peer who is gone already shows
                 // soon enough.
                 let _gone = stream.set_nodelay(true);
-                host.track(serve(host.clone(), stream, routes.clone(), under_way.clone()));
+                let (tls, routes, under_way) = (tls.clone(), routes.clone(), under_way.clone());
+                host.track(shake(host.clone(), tls, (stream, peer), routes, under_way));
             }
             Err(error) => match Failure::of(&error) {
                 Failure::Peer => {}
@@ -138,13 +143,39 @@ impl Failure {
     }
 }
 
-async fn serve<S>(host: Host, stream: S, routes: Routes, under_way: TaskTracker)
+/// Serves a connection when it is known who is there, if that is asked.
+async fn shake(
+    host: Host,
+    tls: Option<tls::Server>,
+    (stream, address): (TcpStream, SocketAddr),
+    routes: Routes,
+    under_way: TaskTracker,
+) {
+    let Some(tls) = tls else { return serve(host, stream, None, routes, under_way).await };
+    let draining = host.draining();
+    let shaken = tokio::select! {
+        shaken = tls.accept(stream, address) => shaken,
+        () = draining.cancelled() => None, // nothing was asked yet
+    };
+    if let Some((stream, peer)) = shaken {
+        serve(host, stream, peer, routes, under_way).await;
+    }
+}
+
+async fn serve<S>(host: Host, stream: S, peer: Option<Peer>, routes: Routes, under_way: TaskTracker)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let carried = Arc::new(AtomicBool::new(false));
     let tasks = Tasks { host: host.clone(), carried: carried.clone() };
     let service = ServiceBuilder::new()
+        // first: all that comes by this connection is the peer's
+        .map_request(move |mut request: Request<Incoming>| {
+            if let Some(peer) = &peer {
+                request.extensions_mut().insert(peer.clone());
+            }
+            request
+        })
         .map_response(|answer: Response<_>| answer.map(Pieces::new))
         .service(routes);
     let (line, end) = line::new(stream);

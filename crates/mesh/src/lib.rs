@@ -5,7 +5,7 @@
 //! kept (`FileDescriptorSet`), and a [`chassis::Host`] for its tasks. `examples/greeter.rs` is a server and a client, whole.
 //!
 //! ```text
-//! Listener ─► connection ─► calls ─► panics ─► deadline ─► validation ─► the service
+//! Listener ─► connection ─► calls ─► identity ─► panics ─► deadline ─► validation ─► the service
 //!                   ├─────► deadline ─► health
 //!                   └─────► conversation ─► reflection
 //!
@@ -41,6 +41,7 @@
 //!     service: "grpc.health.v1.Health",
 //!     descriptors: FILE_DESCRIPTOR_SET,
 //!     policies,
+//!     tls: None,                                // `http`; with it, `https`
 //! })?;
 //! // what leads to a call that will be refused is better not begun
 //! if !channel.refuses() {
@@ -61,6 +62,7 @@ pub mod client;
 mod connection;
 mod deadline;
 mod health;
+mod identity;
 mod line;
 mod listener;
 mod panics;
@@ -69,11 +71,13 @@ mod reader;
 mod reflection;
 mod server;
 pub mod stream;
+pub mod tls;
 pub mod trace;
 mod validation;
 
 pub use client::{Channel, Policies, Upstream};
 pub use deadline::{Deadline, Deadlines};
+pub use identity::Peer;
 pub use listener::Listener;
 pub use problem::{Problem, reason};
 pub use server::{Server, Serving};

@@ -1,5 +1,6 @@
 //! Where a service listens: its API, and beside it a plaintext port for those who run it.
 
+use crate::tls;
 use anyhow::Context as _;
 use std::{io, net::SocketAddr};
 use tokio::net::TcpListener;
@@ -16,6 +17,8 @@ pub(crate) struct Port {
     pub(crate) flag: &'static str,
     pub(crate) address: SocketAddr,
     pub(crate) socket: TcpListener,
+    /// None: plaintext.
+    pub(crate) tls: Option<tls::Server>,
 }
 
 impl Listener {
@@ -28,6 +31,14 @@ impl Listener {
         admin: (&'static str, SocketAddr),
     ) -> anyhow::Result<Self> {
         Ok(Self { api: Port::bind(api).await?, admin: Port::bind(admin).await? })
+    }
+
+    /// The API is spoken to over TLS, if there is one. Health stays plaintext: those who probe have no certificates, and learn
+    /// nothing there that anybody may not know.
+    #[must_use]
+    pub fn secure(mut self, tls: Option<tls::Server>) -> Self {
+        self.api.tls = tls;
+        self
     }
 
     /// Where the API is.
@@ -47,7 +58,7 @@ impl Port {
     async fn bind((flag, address): (&'static str, SocketAddr)) -> anyhow::Result<Self> {
         let bound = async {
             let socket = TcpListener::bind(address).await?;
-            io::Result::Ok(Self { flag, address: socket.local_addr()?, socket })
+            io::Result::Ok(Self { flag, address: socket.local_addr()?, socket, tls: None })
         };
         bound.await.with_context(|| format!("cannot listen on {address} ({flag})"))
     }

@@ -7,9 +7,11 @@ use crate::{
     connection,
     deadline::{Bound, Limits},
     health::Health,
+    identity::Only,
     listener::Port,
     panics::Panics,
     reflection::Conversation,
+    tls,
     validation::{MOST, Schema, Validation},
 };
 use anyhow::{Context as _, ensure};
@@ -49,6 +51,8 @@ struct Rules {
     service: &'static str,
     limits: HashMap<String, Limits>,
     schema: Schema,
+    /// Who alone may call, by path.
+    callers: HashMap<String, &'static [&'static str]>,
 }
 
 /// A service that is served on the same port.
@@ -63,6 +67,8 @@ struct Around {
     domain: &'static str,
     draining: CancellationToken,
     under_way: TaskTracker,
+    /// Whether each connection comes with its peer's identity.
+    peers_are_known: bool,
 }
 
 /// A service that is served.
@@ -90,6 +96,22 @@ impl Server {
     ) -> anyhow::Result<Self> {
         let rules = Rules::read(descriptors, service, deadlines)?;
         Ok(Self { domain, descriptors, rules, beside: Vec::new() })
+    }
+
+    /// Lets only these peers call a method, where peers are known: on a port that asks for certificates ([`Listener::secure`]).
+    ///
+    /// # Errors
+    /// There is no such method.
+    pub fn only(
+        mut self,
+        method: &'static str,
+        callers: &'static [&'static str],
+    ) -> anyhow::Result<Self> {
+        let service = self.rules.service;
+        let path = format!("/{service}/{method}");
+        ensure!(self.rules.limits.contains_key(&path), "{service} has no {method} to guard");
+        self.rules.callers.insert(path, callers);
+        Ok(self)
     }
 
     /// Also serves another service, on the same port and by the same rules.
@@ -134,7 +156,9 @@ impl Server {
         let v1alpha = self.reflection().build_v1alpha()?.max_decoding_message_size(MOST);
         let Self { domain, rules, beside, .. } = self;
         let under_way = TaskTracker::new();
-        let around = Around { domain, draining: host.draining(), under_way: under_way.clone() };
+        let peers_are_known = api.tls.as_ref().is_some_and(tls::Server::knows_its_peers);
+        let (draining, tracker) = (host.draining(), under_way.clone());
+        let around = Around { domain, draining, under_way: tracker, peers_are_known };
         let first = Routes::new(behind(around.clone(), rules, service));
         let routes = beside.into_iter().fold(first, |routes, it| (it.add)(routes, around.clone()));
         // as small and as soon as any request, on both ports
@@ -177,7 +201,7 @@ impl Rules {
             descriptor.with_context(|| format!("{service} is not in the descriptors"))?;
         let limits = deadlines.limits(&descriptor)?;
         let schema = Schema::of(&descriptor).context("the requests cannot be validated")?;
-        Ok(Self { service, limits, schema })
+        Ok(Self { service, limits, schema, callers: HashMap::new() })
     }
 }
 
@@ -208,11 +232,14 @@ where
         + 'static,
     S::Future: Send,
 {
-    let Around { domain, draining, under_way } = around;
+    let Around { domain, draining, under_way, peers_are_known: known } = around;
     let (limits, schema) = (Arc::new(rules.limits), Arc::new(rules.schema));
+    let callers = Arc::new(rules.callers);
     ServiceBuilder::new()
         // first: a call counts from its first byte, and one that comes too late costs nothing
         .layer(AroundLayer(Calls { domain, draining, under_way }))
+        // before anything is read: who may not call costs nothing
+        .layer(AroundLayer(Only { domain, known, callers }))
         // around all that may go wrong inside
         .layer(AroundLayer(Panics { domain }))
         // around the reading of the request: one that never comes ends with its deadline

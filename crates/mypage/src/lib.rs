@@ -56,6 +56,9 @@ pub struct Config {
         default_value = "127.0.0.1:9084"
     )]
     pub admin_listen: SocketAddr,
+    /// What the API is served over; none: plaintext. The process has one for all it does
+    #[arg(skip)]
+    pub tls: Option<mesh::tls::Server>,
 }
 
 /// Opens `MyPage`: listens, brings its database up to date, and merges what it hears until the host drains.
@@ -68,9 +71,9 @@ pub async fn serve(
     database: &database::Source,
     config: Config,
 ) -> anyhow::Result<Serving> {
-    let Config { listen, admin_listen } = config;
+    let Config { listen, admin_listen, tls } = config;
     let (api, admin) = (("--mypage-listen", listen), ("--mypage-admin-listen", admin_listen));
-    let listener = Listener::bind(api, admin).await?;
+    let listener = Listener::bind(api, admin).await?.secure(tls);
     // reads are short
     let deadlines = Deadlines::new(Duration::from_secs(2));
     let server = Server::new(ERROR_DOMAIN, DESCRIPTORS, SERVICE_NAME, deadlines)?;

@@ -87,6 +87,9 @@ pub struct Config {
     /// How long an order may wait for its payment before it is settled: never charged from then on, or paid
     #[arg(long, env = "STARCOFFEE_SETTLE_AFTER", value_name = "DURATION", default_value = "30s", value_parser = chassis::args::duration)]
     pub settle_after: Duration,
+    /// What the API is served over; none: plaintext. The process has one for all it does
+    #[arg(skip)]
+    pub tls: Option<mesh::tls::Server>,
 }
 
 /// Opens Order: listens, brings its database up to date, and takes orders until the host drains. `currency` is the shop's,
@@ -102,10 +105,18 @@ pub async fn serve(
     payment: mesh::Channel,
     config: Config,
 ) -> anyhow::Result<Serving> {
-    let Config { listen, admin_listen, keep_events, menu, menu_reload, pay_within, settle_after } =
-        config;
+    let Config {
+        listen,
+        admin_listen,
+        keep_events,
+        menu,
+        menu_reload,
+        pay_within,
+        settle_after,
+        tls,
+    } = config;
     let (api, admin) = (("--order-listen", listen), ("--order-admin-listen", admin_listen));
-    let listener = Listener::bind(api, admin).await?;
+    let listener = Listener::bind(api, admin).await?.secure(tls);
     let server = Server::new(ERROR_DOMAIN, DESCRIPTORS, SERVICE_NAME, deadlines())?;
     let menu = menu::Source { file: menu, every: menu_reload, currency }.open(host).await?;
 

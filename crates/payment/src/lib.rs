@@ -75,6 +75,9 @@ pub struct Config {
     /// How the payment provider behaves
     #[command(flatten)]
     pub provider: provider::Config,
+    /// What the API is served over; none: plaintext. The process has one for all it does
+    #[arg(skip)]
+    pub tls: Option<mesh::tls::Server>,
 }
 
 /// Opens Payment: listens, brings its database up to date, and charges until the host drains. `ledger` is the database of
@@ -90,9 +93,9 @@ pub async fn serve(
     currency: Currency,
     config: Config,
 ) -> anyhow::Result<Serving> {
-    let Config { listen, admin_listen, keep_events, charge_within, provider } = config;
+    let Config { listen, admin_listen, keep_events, charge_within, provider, tls } = config;
     let (api, admin) = (("--payment-listen", listen), ("--payment-admin-listen", admin_listen));
-    let listener = Listener::bind(api, admin).await?;
+    let listener = Listener::bind(api, admin).await?.secure(tls);
     let server = Server::new(ERROR_DOMAIN, DESCRIPTORS, SERVICE_NAME, deadlines())?;
     let provider = Provider::connect(host, ledger, provider).await?;
 
@@ -112,6 +115,8 @@ pub async fn serve(
     host.spawn("the undoer", undoer.work(host.clone()));
     let cashier = Arc::new(Cashier { writer, reader, provider, patience: charge_within });
     let api = Api { host: host.clone(), pool, cashier, currency };
+    // money moves at one service's word
+    let server = server.only("Pay", &["order"])?.only("VoidPayment", &["order"])?;
     let server = server.beside(OpsServiceServer::new(ops), ops::deadlines())?;
     let serving = server.serve(host, listener, PaymentServiceServer::new(api))?;
     serving.ready();

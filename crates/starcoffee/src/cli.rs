@@ -45,7 +45,7 @@ enum Command {
     #[command(subcommand)]
     Serve(serve::Service),
     #[command(flatten)]
-    Client(client::Command),
+    Client(Box<client::Command>),
 }
 
 impl Cli {

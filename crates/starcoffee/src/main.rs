@@ -7,6 +7,7 @@ mod load;
 mod process;
 mod ready_file;
 mod serve;
+mod tls;
 mod up;
 mod welcome;
 

@@ -1,7 +1,7 @@
 //! `starcoffee serve`: one service in a process of its own. Its events travel by NATS, its data is in a database of its own,
 //! and any number of processes may serve the same: whoever comes first decides, the rest is told.
 
-use crate::{process, ready_file::ReadyFile, up::reachable};
+use crate::{process, ready_file::ReadyFile, tls, up::reachable};
 use anyhow::bail;
 use chassis::{Host, Signals};
 use journal::{
@@ -74,6 +74,8 @@ pub(crate) struct Common {
     #[command(flatten)]
     bus: bus::Config,
     #[command(flatten)]
+    tls: tls::Serving,
+    #[command(flatten)]
     process: process::Config,
 }
 
@@ -88,16 +90,18 @@ impl Service {
     }
 
     async fn keep(self) -> anyhow::Result<()> {
-        let Common { ready_file, bus, process, .. } = self.common();
+        let Common { ready_file, bus, tls, process, .. } = self.common();
         if bus.url.is_embedded() {
             bail!(
                 "one service alone needs --bus-url nats://HOST:PORT: on the bus embedded in a process its events would \
                  never reach the others; `starcoffee up` runs all of them in one process"
             );
         }
-        for (flag, address) in self.listens() {
-            process.guard.admit(flag, address)?;
+        let [api, admin] = self.listens();
+        if !tls.knows_callers() {
+            process.guard.admit(api.0, api.1)?;
         }
+        process.guard.admit(admin.0, admin.1)?;
         let ready_file = ReadyFile::take(ready_file.clone())?;
         let (host, drain, name) = (Host::new(), process.drain.clone(), self.name());
         let stream = bus::Stream {
@@ -126,17 +130,27 @@ impl Service {
     /// Puts the service together; when this returns, it serves.
     async fn open(self, host: &Host, bus: &Bus) -> anyhow::Result<Serving> {
         let database = self.common().database();
+        let (server, client) = self.common().tls.open(host)?;
         match self {
-            Self::Order { config, payment_url, till, .. } => {
-                let way = mesh::client::connect(&payment_url, "--payment-url")?;
+            Self::Order { mut config, payment_url, till, .. } => {
+                config.tls = server;
+                let way =
+                    mesh::client::connect_secure(&payment_url, "--payment-url", client.as_ref())?;
                 order::serve(host, bus, &database, till.currency, way, *config).await
             }
-            Self::Payment { config, ledger_url, till, .. } => {
+            Self::Payment { mut config, ledger_url, till, .. } => {
+                config.tls = server;
                 let ledger = Source { url: ledger_url, flag: "--ledger-url", ..database.clone() };
                 payment::serve(host, bus, &database, &ledger, till.currency, *config).await
             }
-            Self::Make { config, .. } => make::serve(host, bus, &database, *config).await,
-            Self::Mypage { config, .. } => mypage::serve(host, bus, &database, *config).await,
+            Self::Make { mut config, .. } => {
+                config.tls = server;
+                make::serve(host, bus, &database, *config).await
+            }
+            Self::Mypage { mut config, .. } => {
+                config.tls = server;
+                mypage::serve(host, bus, &database, *config).await
+            }
         }
     }
 

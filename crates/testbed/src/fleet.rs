@@ -3,6 +3,7 @@
 
 use crate::{
     DatabaseServer, Doors, Engine, Nats, Process,
+    certificates::Authority,
     doors::door,
     ports,
     shop::{forget_ready, ready_file},
@@ -73,6 +74,7 @@ pub struct Fleet {
     binary: PathBuf,
     members: Vec<Member>,
     servers: Vec<(Engine, DatabaseServer)>,
+    scheme: &'static str,
     /// Last, so that it is dropped when nobody writes there any more.
     directory: TempDir,
 }
@@ -124,6 +126,7 @@ impl Fleet {
             binary: binary.into(),
             members: Vec::new(),
             servers: Vec::new(),
+            scheme: "http",
             directory: tempfile::tempdir()?,
         };
         let mut urls = Vec::new();
@@ -185,6 +188,33 @@ impl Fleet {
         }
         arguments.extend(own);
         Member { service, replica, address, arguments, files, process: None }
+    }
+
+    /// Has all that are started from now on speak TLS, each with a certificate of its own. A [`View`] does not.
+    ///
+    /// # Errors
+    /// A certificate cannot be written.
+    pub fn secure(&mut self, authority: &Authority) -> anyhow::Result<()> {
+        self.scheme = "https";
+        authority.write(self.directory.path(), &Service::ALL.map(Service::name))?;
+        for at in 0..self.members.len() {
+            let credentials = self.credentials(self.members[at].service.name());
+            let arguments = &mut self.members[at].arguments;
+            for argument in arguments.iter_mut() {
+                *argument = argument.replace("http://", "https://");
+            }
+            arguments.extend(credentials);
+        }
+        Ok(())
+    }
+
+    /// The arguments by which somebody shows who they are, with what was written for that name into [`Self::directory`].
+    #[must_use]
+    pub fn credentials(&self, name: &str) -> [String; 6] {
+        let file = |name: &str| self.directory.path().join(name).to_string_lossy().into_owned();
+        let (cert, key) = (file(&format!("{name}.pem")), file(&format!("{name}.key")));
+        let [ca, shows, with] = ["--tls-ca", "--tls-cert", "--tls-key"].map(str::to_owned);
+        [ca, file("ca.pem"), shows, cert, with, key]
     }
 
     /// The URL of a new database; its server is started if it does not run yet.
@@ -310,7 +340,9 @@ impl Fleet {
     pub fn urls(&self) -> Vec<String> {
         let urls = |service| {
             let of = self.members.iter().filter(move |member| member.service == service);
-            of.map(|member| format!("http://{}", member.address)).collect::<Vec<_>>().join(",")
+            of.map(|member| format!("{}://{}", self.scheme, member.address))
+                .collect::<Vec<_>>()
+                .join(",")
         };
         Service::ALL
             .into_iter()

@@ -14,6 +14,7 @@ use super::{
     keeper::CONNECT,
     resolve::{self, Lookup, Place, Target},
 };
+use crate::tls;
 use chassis::Host;
 use http::{Request, Response};
 use rand::Rng as _;
@@ -64,22 +65,27 @@ struct At {
 }
 
 impl Balance {
-    /// Over the addresses at a URL, `http://HOST:PORT`, or at several with commas between them; of a name, over all that it
+    /// Over the addresses at a URL, `http://HOST:PORT` or `https://HOST:PORT`, or at several with commas between them; of a name, over all that it
     /// has. Nothing is connected yet. The flag is the one that sets the URLs. Names are looked up until the host drains.
     ///
     /// # Errors
     /// It is no such URL; the error names the flag.
-    pub(crate) fn open(host: &Host, urls: &str, flag: &'static str) -> anyhow::Result<Self> {
-        Self::open_with(host, urls, flag, resolve::system())
+    pub(crate) fn open(
+        host: &Host,
+        urls: &str,
+        flag: &'static str,
+        tls: Option<&tls::Client>,
+    ) -> anyhow::Result<Self> {
+        Self::open_with(host, urls, (flag, tls), resolve::system())
     }
 
     fn open_with(
         host: &Host,
         urls: &str,
-        flag: &'static str,
+        (flag, tls): (&'static str, Option<&tls::Client>),
         lookup: Lookup,
     ) -> anyhow::Result<Self> {
-        let targets = urls.split(',').map(|url| Target::read(url, flag));
+        let targets = urls.split(',').map(|url| Target::read(url, flag, tls));
         let targets = targets.collect::<anyhow::Result<Vec<_>>>()?;
         let ended = CancellationToken::new();
         let guard = ended.clone().drop_guard();
@@ -195,7 +201,7 @@ impl Set {
                 }
                 Sent::Unconnected(back, error) => {
                     request = back;
-                    why = error.as_ref().into();
+                    why = error.into();
                     tried.add(address);
                     passed.push(address);
                 }

@@ -4,7 +4,11 @@
 //! hyper's connection is used, without tonic's channel around it: what a closed connection did not take comes back whole, to be
 //! sent elsewhere; the end of a connection is seen when it comes, not by the next call; and a call costs one hop less.
 
-use super::{failure::failed, keeper};
+use super::{
+    failure::{Unreached, failed},
+    keeper,
+};
+use crate::tls;
 use bytes::Bytes;
 use http::{
     HeaderValue, Request, Response, Uri,
@@ -43,6 +47,8 @@ const AGENT: HeaderValue = HeaderValue::from_static(concat!("mesh/", env!("CARGO
 pub(super) struct Origin {
     pub(super) scheme: Scheme,
     pub(super) authority: Authority,
+    /// How a peer proves that it is the one.
+    pub(super) tls: Option<tls::Connector>,
 }
 
 /// An address of a service.
@@ -78,7 +84,7 @@ enum Line {
     Idle,
     Connecting,
     Up(SendRequest<Body>),
-    Failed(Arc<str>),
+    Failed(Unreached),
 }
 
 #[derive(Clone, Debug)]
@@ -106,7 +112,7 @@ pub(super) enum Sent {
     Answered(Response<Body>),
     Failed(Status),
     /// Nothing was sent: there is no connection to be had.
-    Unconnected(Request<Body>, Arc<str>),
+    Unconnected(Request<Body>, Unreached),
     /// Nothing was sent: the connection ended before.
     Closed(Request<Body>),
 }
@@ -196,7 +202,7 @@ impl Endpoint {
     }
 
     /// The connection, as soon as there is one; else why there is none.
-    async fn line(&self) -> Result<SendRequest<Body>, Arc<str>> {
+    async fn line(&self) -> Result<SendRequest<Body>, Unreached> {
         let mut states = self.state.subscribe();
         let mut asked = false;
         loop {
@@ -272,8 +278,8 @@ impl Endpoint {
     }
 
     /// Takes it out: nobody can be connected to.
-    pub(super) fn unconnected(&self, why: &str) {
-        self.put_out(why, Some(Line::Failed(why.into())));
+    pub(super) fn unconnected(&self, why: Unreached) {
+        self.put_out(&why.to_string(), Some(Line::Failed(why)));
     }
 
     pub(super) fn idle(&self) {
@@ -283,7 +289,7 @@ impl Endpoint {
     /// Whoever waits for a connection waits in vain.
     pub(super) fn left(&self) {
         let why = "it is no address of the service any more";
-        self.state.send_modify(|state| state.line = Line::Failed(why.into()));
+        self.state.send_modify(|state| state.line = Line::Failed(Unreached::told(why)));
     }
 
     pub(super) fn has_answered(&self) -> bool {

@@ -1,5 +1,6 @@
 //! The statuses of calls that had no answer, and what they know of whether anything was sent.
 
+use crate::tls;
 use std::{error::Error, iter::successors, sync::Arc};
 use tonic::{Code, ConnectError, Status, TimeoutExpired};
 
@@ -9,6 +10,41 @@ pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 #[error("nothing was sent")]
 pub(super) struct NotSent(#[source] Option<BoxError>);
+
+/// Why nobody can be connected to, as it is told to all who want to.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{told}")]
+pub(crate) struct Unreached {
+    told: Arc<str>,
+    /// Somebody is there, and would not have this client, or is not to be believed.
+    pub(crate) refused: Option<Arc<str>>,
+}
+
+impl Unreached {
+    pub(super) fn told(told: &str) -> Self {
+        Self { told: told.into(), refused: None }
+    }
+
+    pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
+        let tls = chain(error).find_map(|error| error.downcast_ref::<tls::Unconnected>());
+        let refused = tls.filter(|why| matches!(why, tls::Unconnected::Refused { .. }));
+        let refused = refused.map(|why| why.to_string().into());
+        Self { told: line(error).into(), refused }
+    }
+}
+
+/// The whole of an error in one line.
+fn line(error: &(dyn Error + 'static)) -> String {
+    let mut told: Vec<String> = Vec::new();
+    for error in chain(error) {
+        let text = error.to_string();
+        // some say what their source says
+        if !told.iter().any(|said| said.contains(&text)) {
+            told.push(text);
+        }
+    }
+    told.join(": ")
+}
 
 /// Marks the status of a call that was not sent.
 pub(super) fn unsent(mut status: Status, why: Option<BoxError>) -> Status {

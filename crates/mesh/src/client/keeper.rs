@@ -3,13 +3,13 @@
 
 use super::{
     endpoint::Endpoint,
-    failure::{BoxError, chain},
+    failure::{BoxError, Unreached},
 };
 use futures::future::BoxFuture;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rand::Rng as _;
-use std::{error::Error, future::pending, mem, pin::pin, sync::Arc, time::Duration};
+use std::{future::pending, mem, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
@@ -65,8 +65,8 @@ async fn keep(endpoint: &Endpoint) {
                 match ended {
                     // a server that restarts, or wants its clients to connect anew: at once, for calls go on
                     _ if endpoint.has_answered() => continue,
-                    Err(error) if begun.elapsed() < YOUNG => told(&error),
-                    _ if begun.elapsed() < YOUNG => "it closes its connections".to_owned(),
+                    Err(error) if begun.elapsed() < YOUNG => Unreached::of(&error),
+                    _ if begun.elapsed() < YOUNG => Unreached::told("it closes its connections"),
                     _ => {
                         endpoint.idle();
                         endpoint.wanted().await;
@@ -74,9 +74,9 @@ async fn keep(endpoint: &Endpoint) {
                     }
                 }
             }
-            Err(error) => told(&*error),
+            Err(error) => Unreached::of(&*error),
         };
-        endpoint.unconnected(&why);
+        endpoint.unconnected(why);
         // or as soon as a call has nowhere else to go
         let _wanted = timeout(pauses.next(), endpoint.wanted()).await;
     }
@@ -86,7 +86,10 @@ async fn connect(endpoint: &Endpoint) -> Result<(SendRequest<Body>, Connection),
     let stream = TcpStream::connect(endpoint.address).await?;
     // messages are small: waiting for more to send with them costs up to 40 ms
     stream.set_nodelay(true)?;
-    speak(TokioIo::new(stream)).await
+    match &endpoint.origin.tls {
+        None => speak(TokioIo::new(stream)).await,
+        Some(tls) => speak(TokioIo::new(tls.secure(stream).await?)).await,
+    }
 }
 
 async fn speak<S>(stream: S) -> Result<(SendRequest<Body>, Connection), BoxError>
@@ -132,19 +135,6 @@ async fn live(
 /// Lets time pass: a connection says by itself when it ends, and calls say when they need one.
 async fn wait(pause: Duration) {
     let _over = timeout(pause, pending::<()>()).await;
-}
-
-/// The whole of an error in one line.
-fn told(error: &(dyn Error + 'static)) -> String {
-    let mut told: Vec<String> = Vec::new();
-    for error in chain(error) {
-        let text = error.to_string();
-        // some say what their source says
-        if !told.iter().any(|said| said.contains(&text)) {
-            told.push(text);
-        }
-    }
-    told.join(": ")
 }
 
 /// Exponential back-off with jitter, so that those who lost the same peer do not come back together.

@@ -1,7 +1,8 @@
 //! Where a service is: the addresses behind its URLs, looked up again and again, for the replicas behind a name come and go.
 
 use super::endpoint::Origin;
-use anyhow::{Context as _, ensure};
+use crate::tls;
+use anyhow::{Context as _, bail};
 use futures::future::{BoxFuture, join_all};
 use http::{Uri, uri::Scheme};
 use rand::Rng as _;
@@ -37,24 +38,35 @@ pub(super) fn system() -> Lookup {
 }
 
 impl Target {
-    /// Of a URL, `http://HOST:PORT`.
+    /// Of a URL, `http://HOST:PORT` or `https://HOST:PORT`.
     ///
     /// # Errors
-    /// It is no such URL; the error names the flag that sets it.
-    pub(super) fn read(url: &str, flag: &'static str) -> anyhow::Result<Self> {
+    /// It is no such URL, or an `https` one without `tls`; the error names the flag that sets it.
+    pub(super) fn read(
+        url: &str,
+        flag: &'static str,
+        tls: Option<&tls::Client>,
+    ) -> anyhow::Result<Self> {
         let target = || {
             let uri: Uri = url.parse()?;
-            let plain = uri.scheme() == Some(&Scheme::HTTP);
+            let scheme = uri.scheme().filter(|it| [Scheme::HTTP, Scheme::HTTPS].contains(it));
+            let (scheme, secure) = (scheme.cloned(), scheme == Some(&Scheme::HTTPS));
             let bare = uri.path() == "/" && uri.query().is_none();
             // a port that is none is no part of these, nor is a user
             let host = uri.host().unwrap_or_default();
             let whole = uri.port().map_or(host.to_owned(), |port| format!("{host}:{port}"));
             let authority = uri.authority().filter(|authority| authority.as_str() == whole);
-            ensure!(plain && bare && authority.is_some(), "it is http://HOST:PORT");
-            let authority = authority.context("it is http://HOST:PORT")?.clone();
-            let port = uri.port_u16().unwrap_or(80);
+            let (Some(scheme), true, Some(authority)) = (scheme, bare, authority.cloned()) else {
+                bail!("it is http://HOST:PORT or https://HOST:PORT");
+            };
+            let tls = match tls {
+                Some(tls) if secure => Some(tls.connector(host)?),
+                None if secure => bail!("https:// needs an authority to believe (--tls-ca)"),
+                _ => None,
+            };
+            let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
             let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-            Ok(Self { origin: Origin { scheme: Scheme::HTTP, authority }, host, port })
+            Ok(Self { origin: Origin { scheme, authority, tls }, host, port })
         };
         target().with_context(|| format!("{url} is no URL of a service ({flag})"))
     }

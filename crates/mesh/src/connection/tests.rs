@@ -72,7 +72,7 @@ fn open(size: usize) -> (Host, TaskTracker, DuplexStream, JoinHandle<()>) {
         Calls { domain: "example.org", draining: host.draining(), under_way: under_way.clone() };
     let routes = Routes::new(AroundLayer(calls).named_layer(Teller(size)));
     let (ours, theirs) = tokio::io::duplex(16 * 1024);
-    let served = host.track(serve(host.clone(), theirs, routes, under_way.clone()));
+    let served = host.track(serve(host.clone(), theirs, None, routes, under_way.clone()));
     (host, under_way, ours, served)
 }
 

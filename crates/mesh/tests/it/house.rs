@@ -2,7 +2,10 @@
 
 use crate::probe::{self, Answer, Probe, Question};
 use chassis::{DrainConfig, Host};
-use mesh::{Deadlines, Listener, Server, Serving};
+use mesh::{
+    Deadlines, Listener, Server, Serving,
+    tls::{self, Certificates, Files},
+};
 use std::time::Duration;
 use tokio::{
     task::JoinHandle,
@@ -32,13 +35,32 @@ impl House {
     }
 
     pub(crate) async fn open_with(default: Duration, most: Duration, delay: Duration) -> Self {
-        let (host, any) = (Host::new(), "127.0.0.1:0".parse().expect("an address"));
-        let listener = Listener::bind(("--listen", any), ("--admin-listen", any)).await;
         let deadlines = Deadlines::new(default).method("Ask", default, most);
         let server = Server::new(probe::DOMAIN, probe::descriptors(), probe::NAME, deadlines);
+        Self::serve(server, Host::new(), None, delay).await
+    }
+
+    /// Over TLS, and only the till may `Ask`.
+    pub(crate) async fn open_secure(files: Files, every: Duration) -> Self {
+        let (host, deadlines) = (Host::new(), Deadlines::new(DEFAULT));
+        let server = Server::new(probe::DOMAIN, probe::descriptors(), probe::NAME, deadlines);
+        let certificates = Certificates::open(&host, files, every).expect("they are well-formed");
+        let server = server.and_then(|server| server.only("Ask", &["till"]));
+        Self::serve(server, host, certificates.server(), Duration::ZERO).await
+    }
+
+    async fn serve(
+        server: anyhow::Result<Server>,
+        host: Host,
+        tls: Option<tls::Server>,
+        delay: Duration,
+    ) -> Self {
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let listener = Listener::bind(("--listen", any), ("--admin-listen", any)).await;
+        let listener = listener.expect("there are free ports").secure(tls);
         let probe = Probe::new(&host);
         let serving = server
-            .and_then(|server| server.serve(&host, listener?, probe.clone()))
+            .and_then(|server| server.serve(&host, listener, probe.clone()))
             .expect("it can be served");
         let drain = DrainConfig { delay, timeout: Duration::from_secs(9) };
         let ended = spawn({

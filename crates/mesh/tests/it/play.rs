@@ -108,6 +108,7 @@ pub(crate) fn channel(host: &Host, url: &str, policies: &Path) -> anyhow::Result
         service: NAME,
         descriptors: descriptors(),
         policies,
+        tls: None,
     };
     Channel::open(host, upstream)
 }

@@ -234,6 +234,7 @@ async fn a_stream_has_an_attempts_time_to_begin_and_then_its_own() {
         service: probe::NAME,
         descriptors: probe::descriptors(),
         policies,
+        tls: None,
     };
     let channel = Channel::open(&house.host, upstream).expect("it can be opened");
     let late = follow(&channel, question("never begin")).await.expect_err("it does not begin");

@@ -2,7 +2,7 @@
 
 use super::{say, shop::Peer};
 use chassis::{Chain, Printable};
-use mesh::client::not_sent;
+use mesh::{client::not_sent, tls};
 use std::{error::Error, fmt::Write as _, io, process::ExitCode, time::Duration};
 use tonic::{Code, ConnectError, Status};
 use tonic_types::StatusExt as _;
@@ -52,9 +52,10 @@ impl Failure {
     pub(super) fn of(status: &Status, peer: Peer<'_>) -> Self {
         let Peer { name, url, set_by, .. } = peer;
         if not_sent(status) && status.code() == Code::Unavailable {
-            return Self::not_now(format!(
-                "cannot reach {name} at {url} ({set_by}); is it running?"
-            ));
+            return Self::not_now(match tls::refusal(status) {
+                Some(why) => format!("cannot talk with {name} at {url} ({set_by}): {why}"),
+                None => format!("cannot reach {name} at {url} ({set_by}); is it running?"),
+            });
         }
         let line = match status.get_details_error_info() {
             Some(_said_by_the_service) => told(status),
@@ -183,6 +184,7 @@ pub(super) fn name(code: Code) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls;
     use std::collections::HashMap;
     use tonic_types::ErrorDetails;
 
@@ -191,6 +193,7 @@ mod tests {
         url: "http://127.0.0.1:8081",
         flag: "--order-url",
         set_by: "--order-url, STARCOFFEE_ORDER_URL",
+        tls: &tls::Args { tls_ca: None, tls_cert: None, tls_key: None },
     };
 
     fn told(failure: Failure) -> (u8, String) {

@@ -45,7 +45,9 @@ struct Health<'a> {
 impl Args {
     pub(super) async fn run(self, shop: &Shop) -> Result<(), Failure> {
         let peers = match (self.service, &self.url) {
-            (_, Some(url)) => vec![Peer { name: "it", url, flag: "--url", set_by: "--url" }],
+            (_, Some(url)) => {
+                vec![Peer { name: "it", url, flag: "--url", set_by: "--url", tls: &shop.tls }]
+            }
             (Some(Service::Order), _) => vec![shop.order()],
             (Some(Service::Payment), _) => vec![shop.payment()],
             (Some(Service::Make), _) => vec![shop.make()],

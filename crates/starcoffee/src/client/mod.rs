@@ -91,7 +91,7 @@ impl Command {
             Self::Health { args, shop } => args.run(&shop).await,
             Self::Load { args, shop } => {
                 let json = shop.format == Format::Json;
-                Box::pin(load::run(args, shop.urls(), json)).await.map_err(Failure::from)
+                Box::pin(load::run(args, shop.urls()?, json)).await.map_err(Failure::from)
             }
         }
     }

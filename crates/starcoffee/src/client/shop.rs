@@ -1,7 +1,7 @@
 //! Where the shop's services are, and the way to each.
 
 use super::failure::Failure;
-use crate::load::Urls;
+use crate::{load::Urls, tls};
 use mesh::Channel;
 use std::time::Duration;
 use tonic::{Request, Status};
@@ -38,6 +38,8 @@ pub(crate) struct Shop {
     #[arg(long, global = true, env = "STARCOFFEE_MYPAGE_URL", value_name = "URL")]
     #[arg(default_value = "http://127.0.0.1:8084", help_heading = "Where the shop is")]
     mypage_url: String,
+    #[command(flatten)]
+    pub(super) tls: tls::Args,
 }
 
 /// How answers are shown.
@@ -59,44 +61,50 @@ pub(super) struct Peer<'a> {
     pub(super) flag: &'static str,
     /// The flag, and the variable that does the same.
     pub(super) set_by: &'static str,
+    /// How it is called where the URL is an https one.
+    pub(super) tls: &'a tls::Args,
 }
 
 impl Shop {
     pub(super) fn order(&self) -> Peer<'_> {
         let (flag, set_by) = ("--order-url", "--order-url, STARCOFFEE_ORDER_URL");
-        Peer { name: "Order", url: &self.order_url, flag, set_by }
+        Peer { name: "Order", url: &self.order_url, flag, set_by, tls: &self.tls }
     }
 
     pub(super) fn payment(&self) -> Peer<'_> {
         let (flag, set_by) = ("--payment-url", "--payment-url, STARCOFFEE_PAYMENT_URL");
-        Peer { name: "Payment", url: &self.payment_url, flag, set_by }
+        Peer { name: "Payment", url: &self.payment_url, flag, set_by, tls: &self.tls }
     }
 
     pub(super) fn make(&self) -> Peer<'_> {
         let (flag, set_by) = ("--make-url", "--make-url, STARCOFFEE_MAKE_URL");
-        Peer { name: "Make", url: &self.make_url, flag, set_by }
+        Peer { name: "Make", url: &self.make_url, flag, set_by, tls: &self.tls }
     }
 
     pub(super) fn mypage(&self) -> Peer<'_> {
         let (flag, set_by) = ("--mypage-url", "--mypage-url, STARCOFFEE_MYPAGE_URL");
-        Peer { name: "MyPage", url: &self.mypage_url, flag, set_by }
+        Peer { name: "MyPage", url: &self.mypage_url, flag, set_by, tls: &self.tls }
     }
 
     /// All of them.
-    pub(super) fn urls(&self) -> Urls {
-        Urls {
+    pub(super) fn urls(&self) -> Result<Urls, Failure> {
+        let all = [&self.order_url, &self.payment_url, &self.make_url, &self.mypage_url];
+        let tls = all.into_iter().find_map(|urls| self.tls.client(urls).transpose()).transpose();
+        Ok(Urls {
             order: self.order_url.clone(),
             payment: self.payment_url.clone(),
             make: self.make_url.clone(),
             mypage: self.mypage_url.clone(),
-        }
+            tls: tls.map_err(|error| Failure::malformed(error.as_ref()))?,
+        })
     }
 }
 
 impl Peer<'_> {
     /// The way to it; a malformed URL is a malformed command line.
     pub(super) fn channel(self) -> Result<Channel, Failure> {
-        mesh::client::connect(self.url, self.flag)
+        let tls = self.tls.client(self.url);
+        tls.and_then(|tls| mesh::client::connect_secure(self.url, self.flag, tls.as_ref()))
             // what may be sent twice is tried again: a service that restarts costs its callers nothing
             .and_then(|channel| channel.knowing(contract::DESCRIPTORS))
             .map_err(|error| Failure::malformed(error.as_ref()))

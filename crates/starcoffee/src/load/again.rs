@@ -156,8 +156,13 @@ mod tests {
     async fn a_shop_that_stands_still_is_not_waited_for_beyond_the_end() {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", silent.local_addr().expect("it is bound"));
-        let urls =
-            Urls { order: url.clone(), payment: url.clone(), make: url.clone(), mypage: url };
+        let urls = Urls {
+            order: url.clone(),
+            payment: url.clone(),
+            make: url.clone(),
+            mypage: url,
+            tls: None,
+        };
         let shop = Shop::connect(&urls, 1).expect("well-formed URLs");
         let plan = plan();
         let (mut sent, mut errors) = ([Sent::new(0, 0), Sent::new(0, 0)], Errors::new());

@@ -7,6 +7,7 @@ use contract::{
     order::v1::order_service_client::OrderServiceClient,
     payment::v1::payment_service_client::PaymentServiceClient,
 };
+use mesh::tls;
 use std::time::Duration;
 use tokio::time::timeout;
 use tonic::{
@@ -31,6 +32,8 @@ pub(crate) struct Urls {
     pub(crate) make: String,
     /// `MyPageService`.
     pub(crate) mypage: String,
+    /// How the https ones of them are called.
+    pub(crate) tls: Option<tls::Client>,
 }
 
 /// Clients of the four services; they connect when they are first used, and again whenever a connection was lost.
@@ -52,12 +55,13 @@ impl Shop {
     /// # Errors
     /// A malformed URL.
     pub(crate) fn connect(urls: &Urls, connections: u16) -> anyhow::Result<Self> {
+        let to = |url: &str| channel(url, urls.tls.as_ref());
         let replicas: Vec<_> = urls.order.split(',').collect();
         let connections = usize::from(connections).max(replicas.len());
         let orders = (0..connections)
-            .map(|number| Ok(OrderServiceClient::new(channel(replicas[number % replicas.len()])?)))
+            .map(|number| Ok(OrderServiceClient::new(to(replicas[number % replicas.len()])?)))
             .collect::<anyhow::Result<_>>()?;
-        let first = |urls: &str| channel(urls.split(',').next().unwrap_or_default());
+        let first = |urls: &str| to(urls.split(',').next().unwrap_or_default());
         Ok(Self {
             orders,
             payment: PaymentServiceClient::new(first(&urls.payment)?),
@@ -72,10 +76,16 @@ impl Shop {
     }
 }
 
-fn channel(url: &str) -> anyhow::Result<Channel> {
+fn channel(url: &str, tls: Option<&tls::Client>) -> anyhow::Result<Channel> {
     let endpoint = Endpoint::from_shared(url.to_owned())
         .with_context(|| format!("{url:?} is not a URL such as http://127.0.0.1:8081"))?;
-    Ok(endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true).connect_lazy())
+    let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+    if endpoint.uri().scheme_str() != Some("https") {
+        return Ok(endpoint.connect_lazy());
+    }
+    let tls = tls.with_context(|| format!("{url} needs an authority to believe (--tls-ca)"))?;
+    let connector = tls.connector(endpoint.uri().host().unwrap_or_default())?;
+    Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
 /// Waits for an answer, and not for ever: a process that is stopped keeps its connections.

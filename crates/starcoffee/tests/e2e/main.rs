@@ -15,6 +15,7 @@ mod people;
 mod repeating;
 mod replicating;
 mod returning;
+mod securing;
 mod serving;
 mod settling;
 mod stopping;

@@ -98,7 +98,7 @@ async fn serve(
 }
 
 fn target(url: &str) -> Target {
-    Target::read(url, "--url").expect("it is a URL")
+    Target::read(url, "--url", None).expect("it is a URL")
 }
 
 fn question() -> Request<Body> {
@@ -117,7 +117,7 @@ fn set(balance: &Balance) -> &Set {
 }
 
 fn open(urls: &[String]) -> Balance {
-    Balance::open(&Host::new(), &urls.join(","), "--url").expect("they are URLs")
+    Balance::open(&Host::new(), &urls.join(","), "--url", None).expect("they are URLs")
 }
 
 /// Until it is so.
@@ -319,7 +319,7 @@ async fn names_are_looked_up_again_and_an_empty_answer_changes_nothing() {
     let names = NameServer::default();
     let host = Host::new();
     let urls = "http://pay.example:80,http://127.0.0.9:81";
-    let balance = Balance::open_with(&host, urls, "--url", names.lookup()).expect("URLs");
+    let balance = Balance::open_with(&host, urls, ("--url", None), names.lookup()).expect("URLs");
     let addresses =
         || balance.endpoints().iter().map(|endpoint| endpoint.address.to_string()).collect();
     let soon = async |expected: &[&str]| {
@@ -352,7 +352,7 @@ async fn a_name_without_addresses_is_waited_for() {
     let (names, peer) = (NameServer::default(), Peer::open(usize::MAX).await);
     let url = format!("http://pay.example:{}", peer.address.port());
     let balance =
-        Balance::open_with(&Host::new(), &url, "--url", names.lookup()).expect("it is a URL");
+        Balance::open_with(&Host::new(), &url, ("--url", None), names.lookup()).expect("it is a URL");
     let status = ask(&balance).await.expect_err("it has no address");
     assert_eq!(status.code(), Code::Unavailable);
     assert!(crate::client::not_sent(&status));

@@ -111,8 +111,13 @@ pub(crate) async fn served<T>(
     let server = tonic::transport::Server::builder()
         .add_service(OrderServiceServer::new(script.clone()))
         .serve_with_incoming(TcpListenerStream::new(listener));
-    let urls =
-        Urls { order: order.clone(), payment: order.clone(), make: order.clone(), mypage: order };
+    let urls = Urls {
+        order: order.clone(),
+        payment: order.clone(),
+        make: order.clone(),
+        mypage: order,
+        tls: None,
+    };
     let shop = Shop::connect(&urls, 1).expect("well-formed URLs");
     let plan = plan();
     let made = tokio::select! {
