@@ -4,9 +4,9 @@
 //! This crate knows no word of the domain.
 //!
 //! ```text
-//! Listener ─► connection ─► calls ─► panics ─► deadline ─► validation ─► the service
-//!                   ├─────► deadline ─► health
-//!                   └─────► conversation ─► reflection
+//! Listener ─► limits ─► connection ─► protocol ─► calls ─► panics ─► shed ─► deadline ─► validation ─► the service
+//!                                         ├─────► deadline ─► health
+//!                                         └─────► conversation ─► reflection
 //! ```
 
 mod around;
@@ -15,19 +15,23 @@ pub mod client;
 mod connection;
 mod deadline;
 mod health;
+mod limits;
 mod line;
 mod listener;
 mod panics;
 mod problem;
+mod protocol;
 mod reader;
 mod reflection;
 mod server;
+mod shed;
 pub mod stream;
 pub mod trace;
 mod validation;
 
 pub use client::Channel;
 pub use deadline::{Deadline, Deadlines};
+pub use limits::Limits;
 pub use listener::Listener;
 pub use problem::{Problem, reason};
 pub use server::{Server, Serving};

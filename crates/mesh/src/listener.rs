@@ -1,5 +1,6 @@
 //! Where a service listens: its API, and beside it a plaintext port for those who run it.
 
+use crate::limits::Limits;
 use anyhow::Context as _;
 use std::{io, net::SocketAddr};
 use tokio::net::TcpListener;
@@ -16,6 +17,7 @@ pub(crate) struct Port {
     pub(crate) flag: &'static str,
     pub(crate) address: SocketAddr,
     pub(crate) socket: TcpListener,
+    pub(crate) limits: Limits,
 }
 
 impl Listener {
@@ -28,6 +30,13 @@ impl Listener {
         admin: (&'static str, SocketAddr),
     ) -> anyhow::Result<Self> {
         Ok(Self { api: Port::bind(api).await?, admin: Port::bind(admin).await? })
+    }
+
+    /// Other limits than the usual ones, for the connections of each of the two.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        (self.api.limits, self.admin.limits) = (limits, limits);
+        self
     }
 
     /// Where the API is.
@@ -47,7 +56,8 @@ impl Port {
     async fn bind((flag, address): (&'static str, SocketAddr)) -> anyhow::Result<Self> {
         let bound = async {
             let socket = TcpListener::bind(address).await?;
-            io::Result::Ok(Self { flag, address: socket.local_addr()?, socket })
+            let address = socket.local_addr()?;
+            io::Result::Ok(Self { flag, address, socket, limits: Limits::default() })
         };
         bound.await.with_context(|| format!("cannot listen on {address} ({flag})"))
     }

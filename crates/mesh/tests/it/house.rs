@@ -2,7 +2,7 @@
 
 use crate::probe::{self, Answer, Probe, Question};
 use chassis::{DrainConfig, Host};
-use mesh::{Deadlines, Listener, Server, Serving};
+use mesh::{Deadlines, Limits, Listener, Server, Serving};
 use std::time::Duration;
 use tokio::{
     task::JoinHandle,
@@ -32,13 +32,28 @@ impl House {
     }
 
     pub(crate) async fn open_with(default: Duration, most: Duration, delay: Duration) -> Self {
-        let (host, any) = (Host::new(), "127.0.0.1:0".parse().expect("an address"));
+        let listener = Self::listener().await;
+        Self::open_on(listener, default, most, delay)
+    }
+
+    pub(crate) async fn open_to(limits: Limits) -> Self {
+        Self::open_on(Self::listener().await.limits(limits), DEFAULT, MOST, Duration::ZERO)
+    }
+
+    async fn listener() -> Listener {
+        let any = "127.0.0.1:0".parse().expect("an address");
         let listener = Listener::bind(("--listen", any), ("--admin-listen", any)).await;
+        listener.expect("there are free ports")
+    }
+
+    fn open_on(listener: Listener, default: Duration, most: Duration, delay: Duration) -> Self {
+        let host = Host::new();
         let deadlines = Deadlines::new(default).method("Ask", default, most);
         let server = Server::new(probe::DOMAIN, probe::descriptors(), probe::NAME, deadlines);
         let probe = Probe::new(&host);
         let serving = server
-            .and_then(|server| server.serve(&host, listener?, probe.clone()))
+            .and_then(|server| server.first(["Follow"]))
+            .and_then(|server| server.serve(&host, listener, probe.clone()))
             .expect("it can be served");
         let drain = DrainConfig { delay, timeout: Duration::from_secs(9) };
         let ended = spawn({

@@ -9,6 +9,7 @@ mod health;
 mod house;
 mod probe;
 mod protos;
+mod rude;
 mod starting;
 mod watching;
 mod wire;
