@@ -17,8 +17,8 @@ mod tests;
 
 pub use breaker::{BreakerState, Stage};
 pub use endpoint::EndpointState;
-pub use policy::Policies;
 pub(crate) use failure::Unreached;
+pub use policy::Policies;
 pub use snapshot::{Counts, MethodPolicy, Snapshot};
 
 use crate::tls;

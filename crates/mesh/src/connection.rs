@@ -8,8 +8,10 @@ mod tests;
 
 use crate::{
     identity::Peer,
+    limits::{Limits, Peers, Seat},
     line::{self, End},
     listener::Port,
+    protocol::Protocol,
     reader::{LAST_CALL, Pieces, attend},
     tls,
 };
@@ -25,21 +27,27 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 use tower::ServiceBuilder;
 
 /// Calls at once on a connection; more wait at the client. What one client can make us hold is this times a message.
 const STREAMS: u32 = 128;
+/// Calls that are given up before we have looked at them, of one connection at once: as many as it may have. More of them is
+/// an attack ("rapid reset", CVE-2023-44487), and ends the connection with `ENHANCE_YOUR_CALM`.
+const GIVEN_UP: usize = 128;
+/// Streams that break HTTP/2's rules, in a connection's life, before it is ended in the same way. Those whose refusal crossed
+/// with what they still sent count, too, so it is not fewer.
+const BROKEN: usize = 1_024;
 /// The headers of a call. Tokens and traces take a tenth of it.
 const HEADERS: u32 = 16 * 1024;
 /// How often a silent peer is asked whether it is there, and how long it may take to say so. What died without a word, as a
@@ -55,12 +63,68 @@ const UNSENT: usize = 64 * 1024;
 /// How long to wait before the next try when nothing can be accepted: what is missing, such as files, is freed meanwhile.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
+/// The calls of a connection.
+#[derive(Debug, Default)]
+struct Usage {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+/// One of them, until it is dropped.
+struct InUse(Arc<Usage>);
+
+impl Usage {
+    fn begun(&self) -> u64 {
+        self.begun.load(Relaxed)
+    }
+
+    fn begin(self: &Arc<Self>) -> InUse {
+        self.begun.fetch_add(1, Relaxed);
+        InUse(self.clone())
+    }
+
+    /// Until nothing was done for so long, and for less than twice that.
+    async fn stands_still(&self, time: Duration) {
+        loop {
+            let before = self.begun();
+            sleep_until(Instant::now() + time).await;
+            if self.begun() == before && self.ended.load(Relaxed) == before {
+                return;
+            }
+        }
+    }
+
+    /// Until the peer has to be told to go: it asks nothing, or has been here for long.
+    async fn expires(&self, limits: &Limits) {
+        let born = Instant::now();
+        sleep_until(born + limits.first_call).await;
+        if self.begun() > 0 {
+            let old = sleep_until(born + limits.some_age());
+            tokio::select! {
+                () = old => {}
+                () = self.stands_still(limits.idle) => {}
+            }
+        }
+    }
+
+    /// Until a peer that was told to go has nothing to do here any more: it does not listen. Calls under way are finished,
+    /// however long they take.
+    async fn deserted(&self) {
+        self.stands_still(if self.begun() > 0 { PONG } else { GOODBYE }).await;
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Relaxed);
+    }
+}
+
 /// Runs everything of a connection as the host's tasks: each is a call.
 #[derive(Clone)]
 struct Tasks {
     host: Host,
-    /// Whether there were any.
-    carried: Arc<AtomicBool>,
+    usage: Arc<Usage>,
 }
 
 impl<F> hyper::rt::Executor<F> for Tasks
@@ -68,20 +132,26 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, task: F) {
-        self.carried.store(true, Relaxed);
-        self.host.track(attend(task, self.host.draining()));
+        let (in_use, draining) = (self.usage.begin(), self.host.draining());
+        self.host.track(async move {
+            let _until_it_ends = in_use;
+            attend(task, draining).await;
+        });
     }
 }
 
+/// What the connections of a port share.
+#[derive(Clone)]
+pub(crate) struct Door {
+    pub(crate) host: Host,
+    pub(crate) routes: Protocol<Routes>,
+    pub(crate) under_way: TaskTracker,
+}
+
 /// Serves a port until the drain. The drain waits for the calls under way, whoever else is connected.
-pub(crate) async fn accept(
-    host: Host,
-    port: Port,
-    routes: Routes,
-    under_way: TaskTracker,
-) -> anyhow::Result<()> {
-    let Port { flag, address, socket, tls } = port;
-    let draining = host.draining();
+pub(crate) async fn accept(door: Door, port: Port) -> anyhow::Result<()> {
+    let Port { flag, address, socket, tls, limits } = port;
+    let (draining, peers) = (door.host.draining(), Peers::new(limits));
     let mut warned = false;
     loop {
         let accepted = tokio::select! {
@@ -91,11 +161,13 @@ pub(crate) async fn accept(
         match accepted {
             Ok((stream, peer)) => {
                 warned = false;
+                // whoever is one too many is hung up on
+                let Some(seat) = peers.admit(peer) else { continue };
                 // messages are small: waiting for more to send with them costs up to 40 ms. A peer who is gone already shows
                 // soon enough.
                 let _gone = stream.set_nodelay(true);
-                let (tls, routes, under_way) = (tls.clone(), routes.clone(), under_way.clone());
-                host.track(shake(host.clone(), tls, (stream, peer), routes, under_way));
+                let served = shake(door.clone(), tls.clone(), (stream, peer), limits);
+                door.host.track(seated(seat, served));
             }
             Err(error) => match Failure::of(&error) {
                 Failure::Peer => {}
@@ -143,31 +215,36 @@ impl Failure {
     }
 }
 
+/// Keeps a place as long as it is used.
+async fn seated(_until_it_ends: Seat, served: impl Future<Output = ()>) {
+    served.await;
+}
+
 /// Serves a connection when it is known who is there, if that is asked.
 async fn shake(
-    host: Host,
+    door: Door,
     tls: Option<tls::Server>,
     (stream, address): (TcpStream, SocketAddr),
-    routes: Routes,
-    under_way: TaskTracker,
+    limits: Limits,
 ) {
-    let Some(tls) = tls else { return serve(host, stream, None, routes, under_way).await };
-    let draining = host.draining();
+    let Some(tls) = tls else { return serve(door, stream, None, limits).await };
+    let draining = door.host.draining();
     let shaken = tokio::select! {
         shaken = tls.accept(stream, address) => shaken,
         () = draining.cancelled() => None, // nothing was asked yet
     };
     if let Some((stream, peer)) = shaken {
-        serve(host, stream, peer, routes, under_way).await;
+        serve(door, stream, peer, limits).await;
     }
 }
 
-async fn serve<S>(host: Host, stream: S, peer: Option<Peer>, routes: Routes, under_way: TaskTracker)
+async fn serve<S>(door: Door, stream: S, peer: Option<Peer>, limits: Limits)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let carried = Arc::new(AtomicBool::new(false));
-    let tasks = Tasks { host: host.clone(), carried: carried.clone() };
+    let Door { host, routes, under_way } = door;
+    let usage = Arc::new(Usage::default());
+    let tasks = Tasks { host: host.clone(), usage: usage.clone() };
     let service = ServiceBuilder::new()
         // first: all that comes by this connection is the peer's
         .map_request(move |mut request: Request<Incoming>| {
@@ -184,19 +261,29 @@ where
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS)
             .max_header_list_size(HEADERS)
+            .max_pending_accept_reset_streams(GIVEN_UP)
+            .max_local_error_reset_streams(BROKEN)
             .max_send_buf_size(UNSENT)
             .keep_alive_interval(PING)
             .keep_alive_timeout(PONG)
             .serve_connection(line, TowerToHyperService::new(service));
         let (mut connection, draining) = (pin!(connection), host.draining());
+        let told_to_go = async {
+            tokio::select! {
+                () = draining.cancelled() => {}
+                () = usage.expires(&limits) => {}
+            }
+        };
         tokio::select! {
             ended = connection.as_mut() => ended,
-            () = draining.cancelled() => {
+            () = told_to_go => {
+                // GOAWAY; what it asks before it hears of that is answered, as are the calls under way
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection.as_mut() => ended,
-                    // whoever is cut off here never spoke, or does not read
-                    () = stands_still(&under_way, &end, &carried) => return,
+                    // whoever is cut off here never spoke, does not listen, or does not read
+                    () = drained(&draining, &under_way, &end, &usage) => return,
+                    () = usage.deserted() => return,
                 }
             }
         }
@@ -211,13 +298,18 @@ where
     }
 }
 
-/// Waits until no call is left, and nothing is written any more.
-async fn stands_still<S>(under_way: &TaskTracker, end: &End<S>, carried: &AtomicBool)
-where
+/// Waits until the process drains and no call is left, and nothing is written any more.
+async fn drained<S>(
+    draining: &CancellationToken,
+    under_way: &TaskTracker,
+    end: &End<S>,
+    usage: &Usage,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    draining.cancelled().await;
     under_way.close();
     under_way.wait().await;
     // the last answers are handed over, but not all may be on their way
-    end.stands_still(if carried.load(Relaxed) { LAST_CALL } else { GOODBYE }).await;
+    end.stands_still(if usage.begun() > 0 { LAST_CALL } else { GOODBYE }).await;
 }

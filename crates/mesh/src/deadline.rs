@@ -45,7 +45,7 @@ pub struct Deadlines {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// When the caller sets none.
-    default: Duration,
+    pub(crate) default: Duration,
     /// Whatever the caller sets.
     most: Duration,
 }

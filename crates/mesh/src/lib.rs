@@ -5,9 +5,9 @@
 //! kept (`FileDescriptorSet`), and a [`chassis::Host`] for its tasks. `examples/greeter.rs` is a server and a client, whole.
 //!
 //! ```text
-//! Listener ─► connection ─► calls ─► identity ─► panics ─► deadline ─► validation ─► the service
-//!                   ├─────► deadline ─► health
-//!                   └─────► conversation ─► reflection
+//! Listener ─► limits ─► connection ─► protocol ─► calls ─► identity ─► panics ─► shed ─► deadline ─► validation ─► the service
+//!                                         ├─────► deadline ─► health
+//!                                         └─────► conversation ─► reflection
 //!
 //! Channel ─► total deadline ─► retry ─► breaker ─► attempt's timeout and headers ─► balance ─► an endpoint
 //! ```
@@ -63,13 +63,16 @@ mod connection;
 mod deadline;
 mod health;
 mod identity;
+mod limits;
 mod line;
 mod listener;
 mod panics;
 mod problem;
+mod protocol;
 mod reader;
 mod reflection;
 mod server;
+mod shed;
 pub mod stream;
 pub mod tls;
 pub mod trace;
@@ -78,6 +81,7 @@ mod validation;
 pub use client::{Channel, Policies, Upstream};
 pub use deadline::{Deadline, Deadlines};
 pub use identity::Peer;
+pub use limits::Limits;
 pub use listener::Listener;
 pub use problem::{Problem, reason};
 pub use server::{Server, Serving};

@@ -1,6 +1,6 @@
 //! Where a service listens: its API, and beside it a plaintext port for those who run it.
 
-use crate::tls;
+use crate::{limits::Limits, tls};
 use anyhow::Context as _;
 use std::{io, net::SocketAddr};
 use tokio::net::TcpListener;
@@ -19,6 +19,7 @@ pub(crate) struct Port {
     pub(crate) socket: TcpListener,
     /// None: plaintext.
     pub(crate) tls: Option<tls::Server>,
+    pub(crate) limits: Limits,
 }
 
 impl Listener {
@@ -41,6 +42,13 @@ impl Listener {
         self
     }
 
+    /// Other limits than the usual ones, for the connections of each of the two.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        (self.api.limits, self.admin.limits) = (limits, limits);
+        self
+    }
+
     /// Where the API is.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
@@ -58,7 +66,8 @@ impl Port {
     async fn bind((flag, address): (&'static str, SocketAddr)) -> anyhow::Result<Self> {
         let bound = async {
             let socket = TcpListener::bind(address).await?;
-            io::Result::Ok(Self { flag, address: socket.local_addr()?, socket, tls: None })
+            let address = socket.local_addr()?;
+            io::Result::Ok(Self { flag, address, socket, tls: None, limits: Limits::default() })
         };
         bound.await.with_context(|| format!("cannot listen on {address} ({flag})"))
     }

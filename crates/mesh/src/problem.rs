@@ -5,7 +5,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 /// When a caller may try again what cannot be done now: a restart, and most overloads, take about as long.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// An error on its way to the caller, as `google.rpc.Status` with details: `ErrorInfo` always, `BadRequest` and `RetryInfo`
 /// where they help.

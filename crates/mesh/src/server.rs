@@ -4,13 +4,15 @@ use crate::{
     Deadlines, Listener,
     around::AroundLayer,
     calls::Calls,
-    connection,
+    connection::{self, Door},
     deadline::{Bound, Limits},
     health::Health,
     identity::Only,
     listener::Port,
     panics::Panics,
+    protocol::Protocol,
     reflection::Conversation,
+    shed::{Gate, Load, Method, Shed},
     tls,
     validation::{MOST, Schema, Validation},
 };
@@ -53,6 +55,8 @@ struct Rules {
     schema: Schema,
     /// Who alone may call, by path.
     callers: HashMap<String, &'static [&'static str]>,
+    /// For [`Shed`].
+    methods: HashMap<String, Method>,
 }
 
 /// A service that is served on the same port.
@@ -69,6 +73,7 @@ struct Around {
     under_way: TaskTracker,
     /// Whether each connection comes with its peer's identity.
     peers_are_known: bool,
+    load: Arc<Load>,
 }
 
 /// A service that is served.
@@ -134,6 +139,22 @@ impl Server {
         Ok(self)
     }
 
+    /// Takes the calls of some methods when those of others are shed already: such as leave less to do.
+    ///
+    /// # Errors
+    /// The service has no such method.
+    pub fn first(
+        mut self,
+        methods: impl IntoIterator<Item = &'static str>,
+    ) -> anyhow::Result<Self> {
+        let Rules { service, methods: known, .. } = &mut self.rules;
+        for name in methods {
+            let method = known.get_mut(&format!("/{service}/{name}"));
+            method.with_context(|| format!("{service} has no {name} to go first"))?.first = true;
+        }
+        Ok(self)
+    }
+
     /// Serves until the host drains. Health says `NOT_SERVING` until [`Serving::ready`].
     ///
     /// # Errors
@@ -157,8 +178,13 @@ impl Server {
         let Self { domain, rules, beside, .. } = self;
         let under_way = TaskTracker::new();
         let peers_are_known = api.tls.as_ref().is_some_and(tls::Server::knows_its_peers);
-        let (draining, tracker) = (host.draining(), under_way.clone());
-        let around = Around { domain, draining, under_way: tracker, peers_are_known };
+        let around = Around {
+            domain,
+            draining: host.draining(),
+            under_way: under_way.clone(),
+            peers_are_known,
+            load: Arc::default(),
+        };
         let first = Routes::new(behind(around.clone(), rules, service));
         let routes = beside.into_iter().fold(first, |routes, it| (it.add)(routes, around.clone()));
         // as small and as soon as any request, on both ports
@@ -170,9 +196,10 @@ impl Server {
             .add_service(told.clone())
             .add_service(conversation.named_layer(v1))
             .add_service(conversation.named_layer(v1alpha));
-        spawn(host, api, routes, under_way);
+        spawn(host, api, Protocol::new(domain, routes.prepare()), under_way);
         // plaintext whatever the API is, and nothing that anybody may not know
-        spawn(host, admin, Routes::new(told), TaskTracker::new());
+        let told = Protocol::new(domain, Routes::new(told).prepare());
+        spawn(host, admin, told, TaskTracker::new());
         Ok(Serving { address, admin_address, health })
     }
 
@@ -201,7 +228,9 @@ impl Rules {
             descriptor.with_context(|| format!("{service} is not in the descriptors"))?;
         let limits = deadlines.limits(&descriptor)?;
         let schema = Schema::of(&descriptor).context("the requests cannot be validated")?;
-        Ok(Self { service, limits, schema, callers: HashMap::new() })
+        let of = |(path, limits): (&String, &Limits)| (path.clone(), Method::new(*limits));
+        let methods = limits.iter().map(of).collect();
+        Ok(Self { service, limits, schema, callers: HashMap::new(), methods })
     }
 }
 
@@ -232,20 +261,26 @@ where
         + 'static,
     S::Future: Send,
 {
-    let Around { domain, draining, under_way, peers_are_known: known } = around;
+    let Around { domain, draining, under_way, peers_are_known: known, load } = around;
     let (limits, schema) = (Arc::new(rules.limits), Arc::new(rules.schema));
     let callers = Arc::new(rules.callers);
+    let shed = Shed { domain, load, methods: Arc::new(rules.methods) };
     ServiceBuilder::new()
+        // before: the limits of the connection and of HTTP/2, and what is no gRPC at all, for all that is on the port
         // first: a call counts from its first byte, and one that comes too late costs nothing
         .layer(AroundLayer(Calls { domain, draining, under_way }))
-        // before anything is read: who may not call costs nothing
+        // before what costs, and outside of what is learnt of answers: who may not call
         .layer(AroundLayer(Only { domain, known, callers }))
         // around all that may go wrong inside
         .layer(AroundLayer(Panics { domain }))
+        // before anything is read: what is too much costs next to nothing
+        .layer(AroundLayer(Gate(shed.clone())))
         // around the reading of the request: one that never comes ends with its deadline
         .layer(AroundLayer(Bound { domain, limits }))
-        // last: the service sees no request that breaks a rule
+        // after it the service sees no request that breaks a rule
         .layer(AroundLayer(Validation { domain, schema }))
+        // last: counted is only what is worked on
+        .layer(AroundLayer(shed))
         .named_layer(service)
 }
 
@@ -263,7 +298,8 @@ impl Serving {
 }
 
 /// The process cannot do without its listeners.
-fn spawn(host: &Host, port: Port, routes: Routes, under_way: TaskTracker) {
+fn spawn(host: &Host, port: Port, routes: Protocol<Routes>, under_way: TaskTracker) {
     let name = format!("the listener of {}", port.flag);
-    host.spawn(name, connection::accept(host.clone(), port, routes.prepare(), under_way));
+    let door = Door { host: host.clone(), routes, under_way };
+    host.spawn(name, connection::accept(door, port));
 }

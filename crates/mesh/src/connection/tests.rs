@@ -16,7 +16,7 @@ use std::{
     task::{Context, Poll},
 };
 use tokio::{
-    io::{AsyncWriteExt as _, DuplexStream},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
     task::JoinHandle,
     time::Instant,
 };
@@ -72,7 +72,9 @@ fn open(size: usize) -> (Host, TaskTracker, DuplexStream, JoinHandle<()>) {
         Calls { domain: "example.org", draining: host.draining(), under_way: under_way.clone() };
     let routes = Routes::new(AroundLayer(calls).named_layer(Teller(size)));
     let (ours, theirs) = tokio::io::duplex(16 * 1024);
-    let served = host.track(serve(host.clone(), theirs, None, routes, under_way.clone()));
+    let routes = Protocol::new("example.org", routes);
+    let door = Door { host: host.clone(), routes, under_way: under_way.clone() };
+    let served = host.track(serve(door, theirs, None, Limits::default()));
     (host, under_way, ours, served)
 }
 
@@ -101,26 +103,39 @@ impl Peer {
     }
 
     async fn call(&mut self, method: &str) -> Incoming {
-        let request = Request::post(format!("http://localhost/test.v1.Teller/{method}"));
-        let request = request.body(Body::empty()).expect("it is a request");
-        self.client.send_request(request).await.expect("it is answered").into_body()
+        self.try_call(method).await.expect("it is answered")
     }
+
+    async fn try_call(&mut self, method: &str) -> hyper::Result<Incoming> {
+        let request = Request::post(format!("http://localhost/test.v1.Teller/{method}"));
+        let request = request.header("content-type", "application/grpc").body(Body::empty());
+        let request = request.expect("it is a request");
+        self.client.send_request(request).await.map(Response::into_body)
+    }
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+fn frame(kind: u8, flags: u8, stream: u8, content: &[u8]) -> Vec<u8> {
+    let len = u8::try_from(content.len()).expect("it is short");
+    [&[0, 0, len, kind, flags, 0, 0, 0, stream], content].concat()
 }
 
 /// Has room for everything, asks, and never reads.
 async fn ask_and_freeze(mut line: DuplexStream) -> DuplexStream {
-    let frame = |kind: u8, flags: u8, stream: u8, content: &[u8]| {
-        let len = u8::try_from(content.len()).expect("it is short");
-        [&[0, 0, len, kind, flags, 0, 0, 0, stream], content].concat()
-    };
     let path = b"/test.v1.Teller/Tell";
     let len = u8::try_from(path.len()).expect("it is short");
+    let headers = [
+        &[0x83, 0x86, 0x04, len][..], // POST, http, the path
+        path,
+        &[0x01, 1, b'a', 0x0f, 0x10, 16], // an authority, the content type
+        b"application/grpc",
+    ];
     let sent = [
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        PREFACE.to_vec(),
         frame(4, 0, 0, &[0, 4, 1, 0, 0, 0]), // SETTINGS: the window of a stream
         frame(8, 0, 0, &[1, 0, 0, 0]),       // WINDOW_UPDATE: that of the connection
-        // HEADERS, and no more: POST, http, the path, an authority
-        frame(1, 5, 1, &[&[0x83, 0x86, 0x04, len][..], path, &[0x01, 1, b'a']].concat()),
+        frame(1, 5, 1, &headers.concat()),   // HEADERS, and no more
     ];
     line.write_all(&sent.concat()).await.expect("there is room");
     line
@@ -130,7 +145,7 @@ async fn ask_and_freeze(mut line: DuplexStream) -> DuplexStream {
 async fn read_slowly(mut answer: Incoming, pace: Duration) -> usize {
     let mut read = 0;
     loop {
-        let _passed = timeout(pace, pending::<()>()).await;
+        wait(pace).await;
         let Some(frame) = answer.frame().await else { break };
         read += frame.expect("it goes on").data_ref().map_or(0, Bytes::len);
     }
@@ -224,6 +239,72 @@ async fn a_drain_costs_no_time_where_nothing_is_left_to_say() {
     assert_eq!(drain(used.host, used.served).await, Duration::ZERO);
     let (host, _under_way, _silent, served) = open(SMALL);
     assert_eq!(drain(host, served).await, GOODBYE, "it never spoke");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_nothing_is_hung_up_on_within_ten_seconds() {
+    let first_call = Limits::default().first_call;
+    let settings = frame(4, 0, 0, &[]);
+    let at_once = Duration::ZERO..SECOND;
+    let late = first_call..SECOND * 10;
+    for (sent, when) in [
+        (vec![], &late),
+        (b"PRI * HTTP".to_vec(), &late),
+        (PREFACE.to_vec(), &late),
+        ([PREFACE, &settings].concat(), &late),
+        // half of a request's headers
+        ([PREFACE, &settings, &frame(1, 1, 1, &[0x83, 0x86])].concat(), &late),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), &at_once),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), &at_once),
+        (b"\x00\xff\xfe random".to_vec(), &at_once),
+    ] {
+        let (_host, under_way, mut line, served) = open(SMALL);
+        let begun = Instant::now();
+        line.write_all(&sent).await.expect("there is room");
+        let _settings_and_goodbye = line.read_to_end(&mut Vec::new()).await;
+        let closed = begun.elapsed();
+        assert!(when.contains(&closed), "{sent:x?}: {closed:?}");
+        served.await.expect("it does not panic");
+        assert!(under_way.is_empty());
+    }
+    let peer = Peer::connect(SMALL, WINDOW).await;
+    let begun = Instant::now();
+    peer.served.await.expect("it does not panic");
+    assert!(late.contains(&begun.elapsed()), "it spoke, and asked nothing: {:?}", begun.elapsed());
+}
+
+async fn wait(time: Duration) {
+    let _passed = timeout(time, pending::<()>()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_nothing_any_more_is_told_to_go() {
+    let idle = Limits::default().idle;
+    let mut peer = Peer::connect(SMALL, WINDOW).await;
+    // a pause does not cost the connection
+    for pause in [Duration::ZERO, idle.mul_f64(0.8)] {
+        wait(pause).await;
+        assert_eq!(read_slowly(peer.call("Tell").await, Duration::ZERO).await, SMALL);
+    }
+    let asked = Instant::now();
+    peer.served.await.expect("it does not panic");
+    assert!((idle..=idle * 2).contains(&asked.elapsed()), "{:?}", asked.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_connection_ends_when_its_calls_have() {
+    let age = Limits::default().age;
+    let mut peer = Peer::connect(SMALL, WINDOW).await;
+    let mut watch = peer.call("Follow").await;
+    assert!(watch.frame().await.is_some());
+    wait(age.mul_f64(0.89)).await;
+    assert_eq!(read_slowly(peer.call("Tell").await, Duration::ZERO).await, SMALL);
+    wait(age.mul_f64(0.22)).await;
+    assert!(peer.try_call("Tell").await.is_err(), "it was told to ask elsewhere");
+    assert!(timeout(age * 10, watch.frame()).await.is_err(), "what is under way goes on");
+    assert!(!peer.served.is_finished());
+    drop(watch);
+    timeout(SECOND, peer.served).await.expect("nothing keeps it").expect("it does not panic");
 }
 
 #[test]

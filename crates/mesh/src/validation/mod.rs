@@ -15,10 +15,10 @@ use crate::{
     around::{Around, Next, refuse},
 };
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use std::{pin::pin, sync::Arc};
-use tonic::{Code, Status, body::Body, metadata::MetadataValue};
+use tonic::{Code, body::Body};
 use walk::Refusal;
 use wire::Malformed;
 
@@ -42,9 +42,6 @@ impl Around for Validation {
             return next.call(request).await;
         };
         let (head, body) = request.into_parts();
-        if let Err(status) = self.encoding(&head.headers) {
-            return status.into_http();
-        }
         let checked = match self.read(body).await {
             Ok(framed) => self.check(message, &framed[PREFIX..]).map(|()| framed),
             Err(problem) => Err(problem),
@@ -121,20 +118,6 @@ impl Validation {
                 };
                 Err(self.invalid(message).with_violations(violations))
             }
-        }
-    }
-
-    /// Compressed requests are not taken: a small one may become a large one.
-    fn encoding(&self, headers: &HeaderMap) -> Result<(), Status> {
-        match headers.get("grpc-encoding") {
-            Some(encoding) if encoding != "identity" => {
-                let problem = self.problem(Code::Unimplemented, "requests are taken uncompressed");
-                let mut status = Status::from(problem);
-                let accepted = MetadataValue::from_static("identity");
-                status.metadata_mut().insert("grpc-accept-encoding", accepted);
-                Err(status)
-            }
-            _ => Ok(()),
         }
     }
 

@@ -3,8 +3,8 @@
 use crate::probe::{self, Answer, Probe, Question};
 use chassis::{DrainConfig, Host};
 use mesh::{
-    Deadlines, Listener, Server, Serving,
-    tls::{self, Certificates, Files},
+    Deadlines, Limits, Listener, Server, Serving,
+    tls::{Certificates, Files},
 };
 use std::time::Duration;
 use tokio::{
@@ -37,7 +37,20 @@ impl House {
     pub(crate) async fn open_with(default: Duration, most: Duration, delay: Duration) -> Self {
         let deadlines = Deadlines::new(default).method("Ask", default, most);
         let server = Server::new(probe::DOMAIN, probe::descriptors(), probe::NAME, deadlines);
-        Self::serve(server, Host::new(), None, delay).await
+        Self::serve(server, Host::new(), Self::listener().await, delay)
+    }
+
+    pub(crate) async fn open_to(limits: Limits) -> Self {
+        let deadlines = Deadlines::new(DEFAULT).method("Ask", DEFAULT, MOST);
+        let server = Server::new(probe::DOMAIN, probe::descriptors(), probe::NAME, deadlines);
+        let listener = Self::listener().await.limits(limits);
+        Self::serve(server, Host::new(), listener, Duration::ZERO)
+    }
+
+    async fn listener() -> Listener {
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let listener = Listener::bind(("--listen", any), ("--admin-listen", any)).await;
+        listener.expect("there are free ports")
     }
 
     /// Over TLS, and only the till may `Ask`.
@@ -46,20 +59,19 @@ impl House {
         let server = Server::new(probe::DOMAIN, probe::descriptors(), probe::NAME, deadlines);
         let certificates = Certificates::open(&host, files, every).expect("they are well-formed");
         let server = server.and_then(|server| server.only("Ask", &["till"]));
-        Self::serve(server, host, certificates.server(), Duration::ZERO).await
+        let listener = Self::listener().await.secure(certificates.server());
+        Self::serve(server, host, listener, Duration::ZERO)
     }
 
-    async fn serve(
+    fn serve(
         server: anyhow::Result<Server>,
         host: Host,
-        tls: Option<tls::Server>,
+        listener: Listener,
         delay: Duration,
     ) -> Self {
-        let any = "127.0.0.1:0".parse().expect("an address");
-        let listener = Listener::bind(("--listen", any), ("--admin-listen", any)).await;
-        let listener = listener.expect("there are free ports").secure(tls);
         let probe = Probe::new(&host);
         let serving = server
+            .and_then(|server| server.first(["Follow"]))
             .and_then(|server| server.serve(&host, listener, probe.clone()))
             .expect("it can be served");
         let drain = DrainConfig { delay, timeout: Duration::from_secs(9) };

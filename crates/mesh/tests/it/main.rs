@@ -11,6 +11,7 @@ mod house;
 mod play;
 mod probe;
 mod protos;
+mod rude;
 mod securing;
 mod starting;
 mod surviving;

@@ -37,6 +37,9 @@ fn what_is_not_in_the_protos_is_named() {
     let deadlines = Deadlines::new(DEFAULT).method("Tell", DEFAULT, DEFAULT);
     let unknown = make(descriptors(), NAME, deadlines).expect_err("it is not there");
     assert_eq!(unknown, "test.v1.Probe has no Tell to set a deadline for");
+    let server = make(descriptors(), NAME, Deadlines::new(DEFAULT)).expect("it is a service");
+    let unknown = server.first(["Ask", "Tell"]).expect_err("one is not there");
+    assert_eq!(unknown.to_string(), "test.v1.Probe has no Tell to go first");
     let malformed = make(b"no descriptors", NAME, Deadlines::new(DEFAULT));
     assert!(malformed.is_err_and(|error| error.starts_with("the descriptors are malformed")));
 }

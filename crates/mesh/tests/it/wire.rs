@@ -3,13 +3,19 @@
 use crate::house::spawn;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper::{
+    body::Incoming,
+    client::conn::http2::{SendRequest, handshake},
+};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::{convert::Infallible, net::SocketAddr};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 use tonic::{Status, body::Body};
 
 #[derive(Clone)]
@@ -54,6 +60,14 @@ impl Wire {
         self.stream(path, headers, stream::iter(frames).chain(stream::pending())).await
     }
 
+    /// Sends what may be no call at all.
+    pub(crate) async fn request(
+        &self,
+        request: Request<Body>,
+    ) -> hyper::Result<Response<Incoming>> {
+        self.0.clone().send_request(request).await
+    }
+
     async fn stream(
         &self,
         path: &str,
@@ -68,7 +82,7 @@ impl Wire {
             request = request.header(*name, *value);
         }
         let request = request.body(Body::new(body)).expect("it is a request");
-        let answer = self.0.clone().send_request(request).await.expect("there is an answer");
+        let answer = self.request(request).await.expect("there is an answer");
         assert_eq!(answer.status(), StatusCode::OK);
         assert_eq!(answer.headers()["content-type"], "application/grpc");
         let (head, body) = answer.into_parts();
@@ -90,4 +104,77 @@ impl Answered {
         let trailers = self.trailers.as_ref().unwrap_or(&self.headers);
         Status::from_header_map(trailers).expect("it has a status")
     }
+}
+
+/// Frames of HTTP/2, byte by byte: what no client library would send.
+pub(crate) struct Frames(TcpStream);
+
+/// A frame that came back.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) kind: u8,
+    pub(crate) stream: u32,
+    pub(crate) content: Vec<u8>,
+}
+
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const END_HEADERS: u8 = 4;
+
+impl Frames {
+    /// Connects, and says hello.
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let mut stream = TcpStream::connect(address).await.expect("somebody listens");
+        let hello = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &*frame(4, 0, 0, &[])].concat();
+        stream.write_all(&hello).await.expect("it is taken");
+        Self(stream)
+    }
+
+    /// A call's headers: POST, http, a path without more compression than that, an authority, the content type.
+    pub(crate) fn call(path: &str) -> Vec<u8> {
+        let len = u8::try_from(path.len()).expect("it is short");
+        let rest = [&[0x01, 1, b'a', 0x0f, 0x10, 16][..], b"application/grpc"].concat();
+        [&[0x83, 0x86, 0x04, len][..], path.as_bytes(), &rest].concat()
+    }
+
+    /// Sends until it is hung up on, and reads until the frame that is looked for.
+    pub(crate) async fn until(
+        self,
+        sent: Vec<u8>,
+        mut found: impl FnMut(&Received) -> bool,
+    ) -> Received {
+        let (mut read, mut write) = self.0.into_split();
+        let writing = spawn(async move {
+            let _hung_up = write.write_all(&sent).await;
+            write
+        });
+        let found = loop {
+            let mut head = [0; 9];
+            read.read_exact(&mut head).await.expect("it comes before the end");
+            let [a, b, c, kind, _flags, stream @ ..] = head;
+            let mut content = vec![0; usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)];
+            read.read_exact(&mut content).await.expect("it comes whole");
+            let frame = Received { kind, stream: u32::from_be_bytes(stream), content };
+            if found(&frame) {
+                break frame;
+            }
+        };
+        drop(writing.await);
+        found
+    }
+}
+
+impl Received {
+    /// Of a reset or a goodbye.
+    pub(crate) fn error(&self) -> u32 {
+        let at = if self.kind == GOAWAY { 4 } else { 0 };
+        let error = self.content[at..].first_chunk().expect("it has one");
+        u32::from_be_bytes(*error)
+    }
+}
+
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(content.len()).expect("it is short").to_be_bytes();
+    [&len[1..], &[kind, flags], &stream.to_be_bytes(), content].concat()
 }

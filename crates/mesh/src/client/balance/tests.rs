@@ -351,8 +351,8 @@ async fn names_are_looked_up_again_and_an_empty_answer_changes_nothing() {
 async fn a_name_without_addresses_is_waited_for() {
     let (names, peer) = (NameServer::default(), Peer::open(usize::MAX).await);
     let url = format!("http://pay.example:{}", peer.address.port());
-    let balance =
-        Balance::open_with(&Host::new(), &url, ("--url", None), names.lookup()).expect("it is a URL");
+    let balance = Balance::open_with(&Host::new(), &url, ("--url", None), names.lookup())
+        .expect("it is a URL");
     let status = ask(&balance).await.expect_err("it has no address");
     assert_eq!(status.code(), Code::Unavailable);
     assert!(crate::client::not_sent(&status));
