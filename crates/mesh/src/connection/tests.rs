@@ -261,7 +261,8 @@ async fn who_asks_nothing_is_hung_up_on_within_ten_seconds() {
         let (_host, under_way, mut line, served) = open(SMALL);
         let begun = Instant::now();
         line.write_all(&sent).await.expect("there is room");
-        let _settings_and_goodbye = line.read_to_end(&mut Vec::new()).await;
+        let mut told = Vec::new();
+        let _settings_and_goodbye = timeout(SECOND * 60, line.read_to_end(&mut told)).await;
         let closed = begun.elapsed();
         assert!(when.contains(&closed), "{sent:x?}: {closed:?}");
         served.await.expect("it does not panic");
@@ -269,7 +270,8 @@ async fn who_asks_nothing_is_hung_up_on_within_ten_seconds() {
     }
     let peer = Peer::connect(SMALL, WINDOW).await;
     let begun = Instant::now();
-    peer.served.await.expect("it does not panic");
+    let served = timeout(SECOND * 60, peer.served).await;
+    served.expect("it is hung up on").expect("it does not panic");
     assert!(late.contains(&begun.elapsed()), "it spoke, and asked nothing: {:?}", begun.elapsed());
 }
 
