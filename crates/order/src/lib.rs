@@ -115,7 +115,7 @@ pub async fn serve(
     let writer: Writer<Order> = Writer::open(host, &db, Some(outbox), writer::Config::default());
     let keep = purge::Config::keeping(keep_events);
     purge::open(host, &db, &writer, keep, |pool, orders| Box::pin(store::settled(pool, orders)));
-    let ops = Ops::open(host, bus, &db, "order", events::routes(), &writer);
+    let ops = Ops::open(host, bus, &db, "order", events::routes(), &writer, vec![payment.clone()]);
     consumer::open(host, bus, "order", events::routes(), &writer, consumer::Config::default());
 
     let audience = Audience::open(host, &db, &writer, audience::Config::default());
@@ -123,7 +123,8 @@ pub async fn serve(
         host: host.clone(),
         writer,
         pool: db.pool.clone(),
-        payment: PaymentServiceClient::new(payment),
+        payment: PaymentServiceClient::new(payment.clone()),
+        way: payment,
         patience: pay_within,
         voids: Attempts::new(),
     });

@@ -103,7 +103,7 @@ pub async fn serve(
     let routes = events::routes(currency);
     let keep = purge::Config::keeping(keep_events);
     purge::open(host, &db, &writer, keep, |pool, orders| Box::pin(store::settled(pool, orders)));
-    let ops = Ops::open(host, bus, &db, "payment", routes.clone(), &writer);
+    let ops = Ops::open(host, bus, &db, "payment", routes.clone(), &writer, Vec::new());
     consumer::open(host, bus, "payment", routes, &writer, consumer::Config::default());
 
     let reader = Reader::open(host, &db);

@@ -25,6 +25,8 @@ pub(crate) enum Service {
         #[arg(default_value = "http://127.0.0.1:8082", help_heading = "Where the shop is")]
         payment_url: String,
         #[command(flatten)]
+        calls: process::Calls,
+        #[command(flatten)]
         till: process::Till,
         #[command(flatten)]
         common: Box<Common>,
@@ -127,8 +129,8 @@ impl Service {
     async fn open(self, host: &Host, bus: &Bus) -> anyhow::Result<Serving> {
         let database = self.common().database();
         match self {
-            Self::Order { config, payment_url, till, .. } => {
-                let way = mesh::client::connect(&payment_url, "--payment-url")?;
+            Self::Order { config, payment_url, calls, till, .. } => {
+                let way = calls.payment(host, payment_url, "--payment-url")?;
                 order::serve(host, bus, &database, till.currency, way, *config).await
             }
             Self::Payment { config, ledger_url, till, .. } => {
