@@ -22,7 +22,7 @@ async fn a_breaker_opens_before_calls_pile_up_and_closes_when_they_are_over() ->
 {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/demo-breaker");
     let mut demo = Command::new(script);
-    let times = [("ATTEMPT_MS", "1500"), ("PAY_MS", "2900"), ("QUICK_MS", "3000"), ("BACK_S", "7")];
+    let times = [("ATTEMPT_MS", "1300"), ("PAY_MS", "2200"), ("QUICK_MS", "3000"), ("BACK_S", "6")];
     demo.arg("4").env("CAPACITY", "8").env("STARCOFFEE", binary()).envs(times);
     let output = demo.stdin(Stdio::null()).kill_on_drop(true).output();
     let output = tokio::time::timeout(WITHIN, output).await??;
