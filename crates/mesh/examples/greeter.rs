@@ -14,6 +14,7 @@ use mesh::{
 use prost::Message as _;
 use std::{
     convert::Infallible,
+    future::ready,
     path::Path,
     sync::{
         Arc,
@@ -81,9 +82,9 @@ async fn main() -> anyhow::Result<()> {
     host.run(&DrainConfig { delay: Duration::ZERO, timeout: Duration::from_secs(5) }).await
 }
 
-/// A greeting every 20 ms, until the greeter has fallen ill and is well again.
+/// A greeting every 50 ms, until the greeter has fallen ill and is well again.
 async fn greet(host: Host, channel: Channel) -> anyhow::Result<()> {
-    let mut every = interval(Duration::from_millis(20));
+    let mut every = interval(Duration::from_millis(50));
     let mut opened = false;
     for number in 1.. {
         every.tick().await;
@@ -96,7 +97,7 @@ async fn greet(host: Host, channel: Channel) -> anyhow::Result<()> {
         println!("{number:3}  {:6.1?}  {told}", begun.elapsed());
         let stage = channel.snapshot().breaker.stage;
         opened |= stage == Stage::Open;
-        if opened && stage == Stage::Closed {
+        if (opened && stage == Stage::Closed) || host.draining().is_cancelled() {
             break;
         }
     }
@@ -126,12 +127,9 @@ struct Greeter {
 }
 
 impl Greeter {
-    async fn greet(
-        self,
-        person: tonic::Request<Person>,
-    ) -> Result<tonic::Response<Greeting>, Status> {
+    fn greet(&self, person: tonic::Request<Person>) -> Result<tonic::Response<Greeting>, Status> {
         match self.asked.fetch_add(1, Relaxed) {
-            30..70 => Err(Problem::new("example.org", Code::Internal, "ILL", "I am ill").into()),
+            30..50 => Err(Problem::new("example.org", Code::Internal, "ILL", "I am ill").into()),
             number if number % 5 == 4 => Err(Status::unavailable("a proxy finds nobody")),
             _ => {
                 let text = format!("Hello, {}!", person.into_inner().name);
@@ -157,7 +155,7 @@ impl Service<Request<Body>> for Greeter {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let greeter = self.clone();
         Box::pin(async move {
-            let greet = service_fn(move |person| greeter.clone().greet(person));
+            let greet = service_fn(move |person| ready(greeter.greet(person)));
             let mut grpc = tonic::server::Grpc::new(ProstCodec::<Greeting, Person>::default());
             Ok(grpc.unary(greet, request).await)
         })

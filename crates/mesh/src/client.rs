@@ -6,6 +6,7 @@ mod balance;
 mod breaker;
 mod budget;
 mod endpoint;
+mod failure;
 mod policy;
 mod retry;
 mod snapshot;
@@ -22,7 +23,7 @@ use balance::Balance;
 use breaker::{Breaker, Outcome, Permit};
 use budget::Budget;
 use chassis::Host;
-use endpoint::{NotSent, chain, expired, unsent};
+use failure::{NotSent, chain, expired, unsent};
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use policy::{Method, Methods, Rules};
@@ -249,11 +250,4 @@ impl Service<Request<Body>> for Channel {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         Box::pin(self.0.clone().call(request))
     }
-}
-
-/// The connection broke under a call that may have been sent.
-fn broken(why: Status) -> Status {
-    let mut broken = Status::unavailable("the connection broke");
-    broken.set_source(Arc::new(why));
-    broken
 }

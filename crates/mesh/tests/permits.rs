@@ -28,6 +28,9 @@ const SETTINGS: Settings = Settings {
     closes_after: 2,
 };
 
+/// Of a thread, in bytes.
+const STACK: usize = 256 * 1024;
+
 /// A breaker with a probe due, and who probes. Leaked, so that threads may hold its permits.
 struct Bench {
     breaker: Breaker,
@@ -72,12 +75,27 @@ impl Bench {
     }
 }
 
-#[test]
-fn callers_who_hang_up_leave_no_permit_behind() {
+/// Runs it under every order of threads.
+fn always(run: impl Fn(Instant) + Sync + Send + Copy + 'static) {
+    // loom wants the same to happen each time
     let now = Instant::now();
     loom::model(move || {
+        // loom's own first thread has a stack of 32 KiB, which the seeding of a random number overflows
+        let roomy = thread::Builder::new().stack_size(STACK).spawn(move || run(now));
+        roomy.expect("there is room").join().expect("it does not panic");
+    });
+}
+
+/// What another thread does.
+fn spawn(work: impl FnOnce() + Send + 'static) -> thread::JoinHandle<()> {
+    thread::Builder::new().stack_size(STACK).spawn(work).expect("there is room")
+}
+
+#[test]
+fn callers_who_hang_up_leave_no_permit_behind() {
+    always(|now| {
         let (bench, _old) = Bench::open(now);
-        let others = [(); 2].map(|()| thread::spawn(move || bench.probe(None)));
+        let others = [(); 2].map(|()| spawn(move || bench.probe(None)));
         bench.probe(None);
         for other in others {
             other.join().expect("it does not panic");
@@ -88,11 +106,10 @@ fn callers_who_hang_up_leave_no_permit_behind() {
 
 #[test]
 fn who_was_admitted_before_frees_no_probe_of_now() {
-    let now = Instant::now();
-    loom::model(move || {
+    always(|now| {
         let (bench, old) = Bench::open(now);
-        let hangs_up = thread::spawn(move || drop(old));
-        let other = thread::spawn(move || bench.probe(None));
+        let hangs_up = spawn(move || drop(old));
+        let other = spawn(move || bench.probe(None));
         bench.probe(None);
         hangs_up.join().expect("it does not panic");
         other.join().expect("it does not panic");
@@ -102,11 +119,10 @@ fn who_was_admitted_before_frees_no_probe_of_now() {
 
 #[test]
 fn a_failed_probe_opens_it_whatever_the_others_say() {
-    let now = Instant::now();
-    loom::model(move || {
+    always(|now| {
         let (bench, old) = Bench::open(now);
-        let late = thread::spawn(move || old.settle(Outcome::Well, &SETTINGS, now));
-        let well = thread::spawn(move || bench.probe(Some(Outcome::Well)));
+        let late = spawn(move || old.settle(Outcome::Well, &SETTINGS, now));
+        let well = spawn(move || bench.probe(Some(Outcome::Well)));
         bench.probe(Some(Outcome::Failed));
         late.join().expect("it does not panic");
         well.join().expect("it does not panic");

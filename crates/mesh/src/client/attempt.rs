@@ -4,8 +4,7 @@
 use super::{
     Answered, MARGIN, USEFUL,
     balance::{Balance, Tried},
-    broken,
-    endpoint::{expired, unsent},
+    failure::{broken, expired, unsent},
     policy::{Method, Shape},
 };
 use crate::deadline;
@@ -198,7 +197,7 @@ async fn whole(response: Response<Body>) -> Result<(Response<Body>, Option<Statu
 /// The connection broke under an answer.
 fn cut_off(status: Status) -> Status {
     match status.code() {
-        Code::Cancelled | Code::Unknown => broken(status),
+        Code::Cancelled | Code::Unknown => broken("the connection broke", status),
         _ => status,
     }
 }

@@ -1,7 +1,8 @@
 //! The endpoints of an upstream: one is held on to, and the next is taken when it cannot be connected to.
 
 use super::{
-    endpoint::{EndpointState, expired, failed, unsent},
+    endpoint::EndpointState,
+    failure::{expired, failed, unsent},
     not_sent,
 };
 use anyhow::{Context as _, ensure};
@@ -41,7 +42,7 @@ pub(crate) struct Balance {
 
 /// Where a call was tried.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tried;
+pub(crate) struct Tried(());
 
 impl Balance {
     /// # Errors

@@ -1,9 +1,6 @@
-//! How an endpoint is, and the statuses that are made when one cannot be asked, or does not answer.
+//! How an address of a service is.
 
-use std::{error::Error, iter::successors, net::SocketAddr, sync::Arc, time::SystemTime};
-use tonic::{Code, ConnectError, Status, TimeoutExpired};
-
-pub(super) type BoxError = Box<dyn Error + Send + Sync>;
+use std::{net::SocketAddr, time::SystemTime};
 
 /// An address of a service, as it is now.
 #[derive(Clone, Debug)]
@@ -14,47 +11,4 @@ pub struct EndpointState {
     pub out: Option<(String, SystemTime)>,
     /// Calls that wait for its answer.
     pub under_way: usize,
-}
-
-/// The mark of a call that was not sent.
-#[derive(Debug, thiserror::Error)]
-#[error("nothing was sent")]
-pub(super) struct NotSent(#[source] Option<BoxError>);
-
-/// Marks the status of a call that was not sent.
-pub(super) fn unsent(mut status: Status, why: Option<BoxError>) -> Status {
-    status.set_source(Arc::new(NotSent(why)));
-    status
-}
-
-pub(super) fn expired() -> Status {
-    Status::new(Code::DeadlineExceeded, "there was no answer within the call's deadline")
-}
-
-/// The status of a failed call.
-pub(super) fn failed(error: impl Error + Send + Sync + 'static) -> Status {
-    if chain(&error).any(<dyn Error>::is::<ConnectError>) {
-        let status = Status::unavailable("the service cannot be connected to");
-        return unsent(status, Some(error.into()));
-    }
-    // tonic keeps the deadline, too, and says CANCELLED
-    if chain(&error).any(<dyn Error>::is::<TimeoutExpired>) {
-        return expired();
-    }
-    // tonic says CANCELLED for a connection that was closed under the call, and UNKNOWN for one that broke
-    let closed = |error: &hyper::Error| error.is_canceled();
-    let closed = chain(&error).filter_map(|error| error.downcast_ref()).any(closed);
-    let status = Status::from_error(error.into());
-    if !closed && status.code() != Code::Unknown {
-        return status;
-    }
-    let mut broken = Status::unavailable("the connection broke");
-    broken.set_source(Arc::new(status));
-    broken
-}
-
-pub(super) fn chain<'a>(
-    error: &'a (dyn Error + 'static),
-) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    successors(Some(error), |&error| error.source())
 }

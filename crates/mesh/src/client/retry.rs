@@ -79,15 +79,13 @@ fn transport(status: &Status) -> (Health, Again) {
 fn told(status: &Status) -> (Health, Again) {
     let reason = crate::reason(status);
     let reason = reason.as_deref();
-    let pushback = pushback(status);
-    let again = match (pushback, status.code(), reason) {
-        (Some(again), _, _) => again,
+    let again = pushback(status).unwrap_or(match (status.code(), reason) {
         // the attempt's own time was over, and its server knew first
-        (None, Code::DeadlineExceeded, Some("DEADLINE") | None) => Again::IfIdempotent,
+        (Code::DeadlineExceeded, Some("DEADLINE"))
         // no service of ours leaves the reason out
-        (None, Code::Unavailable | Code::Cancelled, None) => Again::IfIdempotent,
-        (None, _, _) => Again::No,
-    };
+        | (Code::DeadlineExceeded | Code::Unavailable | Code::Cancelled, None) => Again::IfIdempotent,
+        _ => Again::No,
+    });
     let health = match status.code() {
         // one of several goes, and says so: the others are well
         Code::Unavailable if reason == Some("DRAINING") => Health::Unsaid,
@@ -187,7 +185,7 @@ pub(super) async fn pause(time: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::endpoint::{expired, unsent};
+    use super::super::failure::{expired, unsent};
     use super::*;
     use crate::Problem;
     use http::Response;

@@ -2,7 +2,8 @@
 
 use anyhow::Context as _;
 use prost_reflect::{
-    DescriptorPool, MethodDescriptor, prost_types::method_options::IdempotencyLevel,
+    DescriptorPool, MethodDescriptor,
+    prost_types::{MethodOptions, method_options::IdempotencyLevel},
 };
 use std::collections::BTreeMap;
 
@@ -39,7 +40,7 @@ impl Facts {
 
     fn of(method: &MethodDescriptor) -> Self {
         let options = method.method_descriptor_proto().options.as_ref();
-        let level = options.map(|options| options.idempotency_level()).unwrap_or_default();
+        let level = options.map(MethodOptions::idempotency_level).unwrap_or_default();
         let shape = match (method.is_client_streaming(), method.is_server_streaming()) {
             (false, false) => Shape::Unary,
             (false, true) => Shape::Stream,
