@@ -38,6 +38,10 @@ generate:
 soak TIMES="20":
     for n in $(seq {{TIMES}}); do cargo test -p starcoffee --test e2e --locked -- crashing loading filling || exit 1; done
 
+# the circuit breaker, off and on: 100 users for a minute at payments that are too slow for them (docs/demos.md)
+demo-breaker SECONDS="60":
+    ./scripts/demo-breaker {{SECONDS}}
+
 # the figures of docs/performance.md
 bench:
     ./scripts/bench

@@ -40,8 +40,8 @@ GOOD = {"customer_id": NOBODY, "barista_id": f"bar-{MARK}", "lines": LATTES, "am
 NOT_FOUND = {"order": "ORDER_NOT_FOUND", "payment": "PAYMENT_NOT_FOUND", "make": "TICKET_NOT_FOUND", "ops": "DEAD_LETTER_NOT_FOUND"}
 LISTS = ("ListOrders", "ListPayments", "ListTickets", "ListCharges")
 INVALID, STATE = "INVALID_ARGUMENT VALIDATION", "FAILED_PRECONDITION"
-# What operators ask for while there is none of it: no dead letter, and no mesh yet.
-NONE = {"GetMesh": "UNIMPLEMENTED MESH_NOT_SHOWN", "RedriveDeadLetter": "NOT_FOUND DEAD_LETTER_NOT_FOUND", "DiscardDeadLetter": "NOT_FOUND DEAD_LETTER_NOT_FOUND"}
+# What operators ask for while there is none of it: no dead letter.
+NONE = {"RedriveDeadLetter": "NOT_FOUND DEAD_LETTER_NOT_FOUND", "DiscardDeadLetter": "NOT_FOUND DEAD_LETTER_NOT_FOUND"}
 LED_BY = {"PAID": [], "MAKING": ["StartTicket"], "READY": ["StartTicket", "CompleteTicket"], "CANCELLED": ["CancelOrder"]}
 # The row, the state of an order, what is sent, and the answer: OK tells only what there was already.
 BY_STATE: list[tuple[int, str, str, dict[str, Any], str]] = [

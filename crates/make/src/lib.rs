@@ -101,7 +101,7 @@ pub async fn serve(
     let keep = purge::Config::keeping(keep_events);
     purge::open(host, &db, &writer, keep, |pool, orders| Box::pin(store::settled(pool, orders)));
     let routes = events::routes();
-    let ops = Ops::open(host, bus, &db, "make", routes.clone(), &writer);
+    let ops = Ops::open(host, bus, &db, "make", routes.clone(), &writer, Vec::new());
     consumer::open(host, bus, "make", routes, &writer, consumer::Config::default());
 
     let audience = Audience::open(host, &db, &writer, audience::Config::default());

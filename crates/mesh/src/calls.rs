@@ -6,7 +6,7 @@ use crate::{
     around::{Around, Next, refuse},
 };
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Frame, SizeHint};
 use std::{
     pin::Pin,
@@ -20,6 +20,9 @@ use tonic::{Code, Status, body::Body};
 
 /// The largest message that is sent: what gRPC clients take unless they are told otherwise.
 const MOST: usize = 4 * 1024 * 1024;
+/// When a call may be tried again that a draining process refused, in milliseconds: as soon as the client has heard that this
+/// connection takes no more, for there may be another replica. People are told to wait for longer, until there is one again.
+const ELSEWHERE: HeaderValue = HeaderValue::from_static("20");
 /// One byte of flags and four of length come before a message.
 const PREFIX: usize = 5;
 
@@ -36,7 +39,9 @@ impl Around for Calls {
         // counted first: either the drain waits for this call, or this call sees the drain
         let call = self.under_way.token();
         if self.draining.is_cancelled() {
-            return refuse(Problem::draining(self.domain));
+            let mut refusal = refuse(Problem::draining(self.domain));
+            refusal.headers_mut().insert("grpc-retry-pushback-ms", ELSEWHERE);
+            return refusal;
         }
         let answer = next.call(request).await;
         answer.map(|body| Body::new(Answer { body, domain: self.domain, _call: call }))

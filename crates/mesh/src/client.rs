@@ -169,6 +169,7 @@ impl Channel {
         let breaker = breaker.snapshot(&rules.breaker, now);
         Snapshot {
             name,
+            service: methods.service,
             endpoints: balance.endpoints(),
             budget: budget.left(&rules.budget, now),
             methods: methods.of_service().map(policy).collect(),

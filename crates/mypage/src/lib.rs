@@ -81,7 +81,7 @@ pub async fn serve(
     let db = Database::open(database).await?;
     db.migrate::<Migrator>().await?;
     let writer: Writer<MyOrder> = Writer::open(host, &db, None, writer::Config::default());
-    let ops = Ops::open(host, bus, &db, "mypage", events::routes(), &writer);
+    let ops = Ops::open(host, bus, &db, "mypage", events::routes(), &writer, Vec::new());
     consumer::open(host, bus, "mypage", events::routes(), &writer, consumer::Config::default());
 
     next::mend(&writer).await?;

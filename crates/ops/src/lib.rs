@@ -4,7 +4,8 @@
 //! ```text
 //! OpsService ──► Ops ─┬─► record ──► outbox
 //!                     ├─► letters ─► the service's own handler
-//!                     └─► bus
+//!                     ├─► bus
+//!                     └─► mesh, the ways to those it calls
 //! ```
 
 mod wire;
@@ -41,10 +42,11 @@ pub struct Ops<N: Table> {
     letters: Letters<N>,
     /// The service's name, which is also its consumer's.
     name: &'static str,
+    upstreams: Vec<mesh::Channel>,
 }
 
 impl<N: Table> Ops<N> {
-    /// For the service of this name; `routes` and `writer` are those of its consumer.
+    /// For the service of this name; `routes` and `writer` are those of its consumer, `upstreams` the ways to those it calls.
     #[must_use]
     pub fn open(
         host: &Host,
@@ -53,10 +55,11 @@ impl<N: Table> Ops<N> {
         name: &'static str,
         routes: Routes<N::Command>,
         writer: &Writer<N>,
+        upstreams: Vec<mesh::Channel>,
     ) -> Self {
         let record = Record::open(database, &format!("/starcoffee/{name}"));
         let letters = Letters::open(database, routes, writer);
-        Self { host: host.clone(), bus: bus.clone(), record, letters, name }
+        Self { host: host.clone(), bus: bus.clone(), record, letters, name, upstreams }
     }
 }
 
@@ -72,13 +75,12 @@ pub fn deadlines() -> Deadlines {
 
 #[async_trait]
 impl<N: Table> OpsService for Ops<N> {
-    /// Says so honestly, until calls have what is to be shown: breakers, budgets and policies.
     async fn get_mesh(
         &self,
         _request: Request<GetMeshRequest>,
     ) -> Result<Response<GetMeshResponse>, Status> {
-        let message = "calls have no breaker, no retry budget and no policy in this version: they come with the mesh";
-        Err(problem(Code::Unimplemented, "MESH_NOT_SHOWN", message).into())
+        let shown = |way: &mesh::Channel| wire::upstream(self.name, way.snapshot());
+        Ok(Response::new(GetMeshResponse { upstreams: self.upstreams.iter().map(shown).collect() }))
     }
 
     type ListEventsStream = mesh::stream::Watch<ListEventsResponse>;

@@ -1,10 +1,11 @@
-//! Events and dead letters as they go over the wire, and events as they come back.
+//! Events, dead letters and calls to others as they go over the wire, and events as they come back.
 
 use contract::{
     ids,
-    ops::v1::{DeadLetter, Event},
+    ops::v1::{BreakerState, CallCounts, DeadLetter, EndpointState, Event, MethodPolicy, Upstream},
 };
 use journal::{Envelope, Letter, Malformed, Time, record::Entry};
+use mesh::client::{self, Snapshot};
 use prost_types::Any;
 use uuid::Uuid;
 
@@ -25,6 +26,69 @@ pub(crate) fn letter(service: &str, letter: &Letter) -> DeadLetter {
         create_time: Some(letter.dead_time.into()),
         service: service.to_owned(),
     }
+}
+
+/// How the calls of a service to another one fare.
+pub(crate) fn upstream(service: &str, snapshot: Snapshot) -> Upstream {
+    let Snapshot { name, service: called, endpoints, breaker, budget, methods, counts } = snapshot;
+    let endpoint_states: Vec<_> = endpoints.into_iter().map(endpoint).collect();
+    Upstream {
+        name: name.to_owned(),
+        endpoints: endpoint_states.iter().map(|it| it.endpoint.clone()).collect(),
+        breaker_state: breaker_state(breaker.stage).into(),
+        breaker_change_time: Some(breaker.since.into()),
+        retry_budget: count(budget),
+        policies: methods.into_iter().map(|method| policy(called, method)).collect(),
+        service: service.to_owned(),
+        endpoint_states,
+        counts: Some(CallCounts {
+            calls: count(counts.calls),
+            attempts: count(counts.attempts),
+            retries: count(counts.retries),
+            refusals: count(counts.refused),
+            openings: count(counts.opened),
+        }),
+        breaker_off: !breaker.enabled,
+        breaker_calls: breaker.calls.into(),
+        breaker_failures: breaker.failed.into(),
+    }
+}
+
+fn breaker_state(stage: client::Stage) -> BreakerState {
+    match stage {
+        client::Stage::Closed => BreakerState::Closed,
+        client::Stage::Open => BreakerState::Open,
+        client::Stage::HalfOpen => BreakerState::HalfOpen,
+    }
+}
+
+fn endpoint(state: client::EndpointState) -> EndpointState {
+    let client::EndpointState { address, out, under_way } = state;
+    let in_use = out.is_none();
+    let (reason, since) = out.unzip();
+    EndpointState {
+        endpoint: address.to_string(),
+        in_use,
+        reason: reason.unwrap_or_default(),
+        change_time: since.map(Into::into),
+        calls_under_way: i64::try_from(under_way).unwrap_or(i64::MAX),
+    }
+}
+
+fn policy(service: &str, policy: client::MethodPolicy) -> MethodPolicy {
+    let client::MethodPolicy { name, idempotent, timeout, attempt_timeout, attempts } = policy;
+    let time = |time: Option<std::time::Duration>| time.and_then(|time| time.try_into().ok());
+    MethodPolicy {
+        method: format!("{service}/{name}"),
+        timeout: time(timeout),
+        attempt_timeout: time(attempt_timeout),
+        max_attempts: i32::try_from(attempts).unwrap_or(i32::MAX),
+        idempotent,
+    }
+}
+
+fn count(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn to_wire(event: &Envelope, published: bool) -> Event {

@@ -158,7 +158,7 @@ impl Api {
                 Err(unknown(order.order_id))
             }
             Some(order) => Ok(order),
-            None => Err(unpayable("there is too little time left to pay in").into()),
+            None => Err(unstored("there is too little time left to pay in")),
         }
     }
 
@@ -197,6 +197,8 @@ fn unplaced(error: till::Error) -> Status {
         till::Error::Price(refusal) => unpriced(&refusal).into(),
         till::Error::Record(error) => unrecorded(error).into(),
         till::Error::Read(error) => unread(error).into(),
+        till::Error::Closed => unstored("payments cannot be reached now; nothing was ordered"),
+        till::Error::Waits(order_id) => unknown(order_id),
         till::Error::Unrecorded { order_id, .. } => {
             log(&error);
             unknown(order_id)
@@ -223,8 +225,17 @@ fn unknown(order_id: Uuid) -> Status {
 
 /// An order waits for its payment.
 fn waiting(problem: Problem, order_id: Uuid) -> Status {
-    let mut status = Status::from(problem.with_metadata("order_id", order_id.to_string()));
-    // for meshes: the hop to Payment has tried again already. People may, with the same request_id.
+    unhurried(problem.with_metadata("order_id", order_id.to_string()))
+}
+
+/// There is no order, and nothing happened.
+fn unstored(message: &str) -> Status {
+    unhurried(unpayable(message))
+}
+
+/// For meshes: the hop to Payment has tried again already. People may, with the same `request_id`.
+fn unhurried(problem: Problem) -> Status {
+    let mut status = Status::from(problem);
     status.metadata_mut().insert("grpc-retry-pushback-ms", MetadataValue::from_static("-1"));
     status
 }

@@ -118,6 +118,7 @@ pub async fn serve(
     let (api, admin) = (("--order-listen", listen), ("--order-admin-listen", admin_listen));
     let listener = Listener::bind(api, admin).await?.secure(tls);
     let server = Server::new(ERROR_DOMAIN, DESCRIPTORS, SERVICE_NAME, deadlines())?;
+    let server = server.first(["CancelOrder"])?; // what is not wanted any more makes room
     let menu = menu::Source { file: menu, every: menu_reload, currency }.open(host).await?;
 
     let db = Database::open(database).await?;
@@ -126,7 +127,7 @@ pub async fn serve(
     let writer: Writer<Order> = Writer::open(host, &db, Some(outbox), writer::Config::default());
     let keep = purge::Config::keeping(keep_events);
     purge::open(host, &db, &writer, keep, |pool, orders| Box::pin(store::settled(pool, orders)));
-    let ops = Ops::open(host, bus, &db, "order", events::routes(), &writer);
+    let ops = Ops::open(host, bus, &db, "order", events::routes(), &writer, vec![payment.clone()]);
     consumer::open(host, bus, "order", events::routes(), &writer, consumer::Config::default());
 
     let audience = Audience::open(host, &db, &writer, audience::Config::default());
@@ -134,7 +135,8 @@ pub async fn serve(
         host: host.clone(),
         writer,
         pool: db.pool.clone(),
-        payment: PaymentServiceClient::new(payment),
+        payment: PaymentServiceClient::new(payment.clone()),
+        way: payment,
         patience: pay_within,
         voids: Attempts::new(),
     });

@@ -5,6 +5,7 @@ use crate::{order::Model as Order, store, till::Till};
 use chassis::Host;
 use futures::future::join_all;
 use journal::{Database, Time, database};
+use mesh::client::Stage;
 use sea_orm::DbErr;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -50,7 +51,16 @@ impl Settler {
 
     /// Whether there is more to do at once: nothing failed, and more orders may wait.
     async fn settle_some(&self, resting: &mut Resting) -> bool {
-        let unsettled = match self.unsettled(resting).await {
+        if self.till.way.refuses() {
+            // nobody would be asked: the next look is soon enough
+            return false;
+        }
+        // one probe at a time is let through to a Payment that may be back
+        let most = match self.till.way.snapshot().breaker.stage {
+            Stage::Closed => AT_A_TIME,
+            Stage::Open | Stage::HalfOpen => 1,
+        };
+        let unsettled = match self.unsettled(resting, most).await {
             Ok(unsettled) => unsettled,
             Err(error) => {
                 let error: &(dyn std::error::Error + 'static) = &error;
@@ -59,7 +69,7 @@ impl Settler {
             }
         };
         let settle = async |order: &Order| (order.order_id, self.till.void(order).await);
-        let mut all = unsettled.len() == usize::try_from(AT_A_TIME).expect("a small number");
+        let mut all = unsettled.len() == usize::try_from(most).expect("a small number");
         for (order_id, settled) in join_all(unsettled.iter().map(settle)).await {
             resting.note(order_id, settled);
             all &= settled;
@@ -67,11 +77,11 @@ impl Settler {
         all
     }
 
-    async fn unsettled(&self, resting: &mut Resting) -> Result<Vec<Order>, DbErr> {
+    async fn unsettled(&self, resting: &mut Resting, most: u64) -> Result<Vec<Order>, DbErr> {
         let now = earlier(database::patiently(self.db.now()).await?, Time::now());
         let (placed, cancelled) = (now.minus(self.after), now.minus(CANCEL_AFTER));
         let rests = resting.now();
-        let unsettled = store::unsettled(&self.db.pool, placed, cancelled, rests, AT_A_TIME);
+        let unsettled = store::unsettled(&self.db.pool, placed, cancelled, rests, most);
         database::patiently(unsettled).await
     }
 }

@@ -30,6 +30,8 @@ pub(crate) struct Till {
     pub(crate) writer: Writer<Order>,
     pub(crate) pool: DatabaseConnection,
     pub(crate) payment: PaymentServiceClient<mesh::Channel>,
+    /// The same way, to ask whether it is open.
+    pub(crate) way: mesh::Channel,
     /// How long Payment may take to answer, in all.
     pub(crate) patience: Duration,
     pub(crate) voids: Attempts<Uuid, bool>,
@@ -59,6 +61,12 @@ pub(crate) enum Error {
     /// It could not be read.
     #[error("the order could not be read")]
     Read(#[from] DbErr),
+    /// Payments are refused now: nothing was stored.
+    #[error("payments cannot be reached now")]
+    Closed,
+    /// It is stored, and payments are refused now; an attempt before this one may have got there.
+    #[error("the payment of {0} is not known, and payments cannot be reached now")]
+    Waits(Uuid),
     /// Payment said how its payment stands, and it was not taken down.
     #[error("the payment of {order_id} could not be recorded")]
     Unrecorded {
@@ -114,6 +122,16 @@ impl Till {
         price: Result<Money, menu::Refusal>,
         cause: Cause,
     ) -> Result<Order, Error> {
+        // before anything is stored: a Payment that is overrun is not helped by orders that wait for it
+        if self.way.refuses() {
+            return match self.granted(&wish).await? {
+                Some(order) if order.known().state() == OrderState::Placed => {
+                    Err(Error::Waits(order.order_id))
+                }
+                Some(order) => Ok(order),
+                None => Err(Error::Closed),
+            };
+        }
         let order_id = Uuid::now_v7();
         let order = match price {
             Ok(total) => {

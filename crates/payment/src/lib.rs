@@ -106,7 +106,7 @@ pub async fn serve(
     let routes = events::routes(currency);
     let keep = purge::Config::keeping(keep_events);
     purge::open(host, &db, &writer, keep, |pool, orders| Box::pin(store::settled(pool, orders)));
-    let ops = Ops::open(host, bus, &db, "payment", routes.clone(), &writer);
+    let ops = Ops::open(host, bus, &db, "payment", routes.clone(), &writer, Vec::new());
     consumer::open(host, bus, "payment", routes, &writer, consumer::Config::default());
 
     let reader = Reader::open(host, &db);
@@ -117,6 +117,7 @@ pub async fn serve(
     let api = Api { host: host.clone(), pool, cashier, currency };
     // money moves at one service's word
     let server = server.only("Pay", &["order"])?.only("VoidPayment", &["order"])?;
+    let server = server.first(["VoidPayment", "CancelPayment"])?; // what is given up makes room
     let server = server.beside(OpsServiceServer::new(ops), ops::deadlines())?;
     let serving = server.serve(host, listener, PaymentServiceServer::new(api))?;
     serving.ready();

@@ -17,6 +17,7 @@ Examples:
   starcoffee bar next && starcoffee bar done       makes the coffee that waits longest
   starcoffee order list -o json | jq '.orders[].state'
   starcoffee events tail --follow                  what the services tell each other
+  starcoffee mesh                                  how the services' calls to each other fare
   starcoffee load --rate 200 --duration 30s        real orders, then a check of the shop's books
 
 Exit codes:

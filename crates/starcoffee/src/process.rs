@@ -3,10 +3,11 @@
 use crate::ready_file::ReadyFile;
 use chassis::{DrainConfig, Guard, Host, LogConfig, Signals};
 use clap::builder::RangedU64ValueParser;
-use contract::money::Currency;
+use contract::{DESCRIPTORS, money::Currency, payment::v1::payment_service_server::SERVICE_NAME};
 use futures::poll;
+use mesh::{Channel, Policies, Upstream, tls};
 use serde::Serialize;
-use std::{pin::pin, task::Poll};
+use std::{path::PathBuf, pin::pin, task::Poll};
 use tokio::runtime::{Builder, Runtime};
 
 /// The settings of a process that serves.
@@ -34,6 +35,35 @@ pub(crate) struct Till {
     #[arg(long, env = "STARCOFFEE_CURRENCY", value_name = "CODE", default_value = "USD")]
     #[arg(help_heading = "Money")]
     pub(crate) currency: Currency,
+}
+
+/// How other services are called.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+pub(crate) struct Calls {
+    /// How calls to other services are made, a TOML file that is read again when it changes: deadlines, attempts, breakers
+    /// [default: what is built in, see `starcoffee mesh`]
+    #[arg(long, env = "STARCOFFEE_POLICIES", value_name = "FILE")]
+    #[arg(help_heading = "Calls to other services")]
+    policies: Option<PathBuf>,
+}
+
+impl Calls {
+    /// The way to Payment; the flag is what sets the URLs.
+    ///
+    /// # Errors
+    /// A URL or the policies are malformed.
+    pub(crate) fn payment(
+        &self,
+        host: &Host,
+        urls: String,
+        flag: &'static str,
+        tls: Option<tls::Client>,
+    ) -> anyhow::Result<Channel> {
+        let policies = Policies::open(host, self.policies.as_deref(), "--policies")?;
+        let (name, service, descriptors) = ("payment", SERVICE_NAME, DESCRIPTORS);
+        Channel::open(host, Upstream { name, urls, flag, service, descriptors, policies, tls })
+    }
 }
 
 impl Config {

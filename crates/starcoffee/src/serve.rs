@@ -25,6 +25,8 @@ pub(crate) enum Service {
         #[arg(default_value = "http://127.0.0.1:8082", help_heading = "Where the shop is")]
         payment_url: String,
         #[command(flatten)]
+        calls: process::Calls,
+        #[command(flatten)]
         till: process::Till,
         #[command(flatten)]
         common: Box<Common>,
@@ -132,10 +134,9 @@ impl Service {
         let database = self.common().database();
         let (server, client) = self.common().tls.open(host)?;
         match self {
-            Self::Order { mut config, payment_url, till, .. } => {
+            Self::Order { mut config, payment_url, calls, till, .. } => {
                 config.tls = server;
-                let way =
-                    mesh::client::connect_secure(&payment_url, "--payment-url", client.as_ref())?;
+                let way = calls.payment(host, payment_url, "--payment-url", client)?;
                 order::serve(host, bus, &database, till.currency, way, *config).await
             }
             Self::Payment { mut config, ledger_url, till, .. } => {

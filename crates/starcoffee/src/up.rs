@@ -32,6 +32,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     mypage: mypage::Config,
     #[command(flatten)]
+    calls: process::Calls,
+    #[command(flatten)]
     till: process::Till,
     #[command(flatten)]
     process: process::Config,
@@ -115,7 +117,7 @@ impl Args {
         let make = make::serve(host, &bus, &data.database("make"), self.make).await?;
         let mypage = mypage::serve(host, &bus, &data.database("mypage"), self.mypage).await?;
         let url = format!("http://{}", reachable(payment.address));
-        let way = mesh::client::connect(&url, "--payment-listen")?;
+        let way = self.calls.payment(host, url, "--payment-listen", None)?;
         let database = data.database("order");
         let order = order::serve(host, &bus, &database, currency, way, self.order).await?;
         // only now does everybody hear what anybody says

@@ -301,6 +301,14 @@ impl Fleet {
         process.context("it is down")?.kill().await
     }
 
+    /// A process that runs, to freeze and to thaw it.
+    ///
+    /// # Errors
+    /// It is down.
+    pub fn process(&mut self, service: Service, replica: usize) -> anyhow::Result<&Process> {
+        self.of(service, replica).process.as_ref().context("it is down")
+    }
+
     /// SIGTERM, and waits for the exit status.
     ///
     /// # Errors

@@ -100,6 +100,22 @@ impl Process {
         self.signal("INT").await
     }
 
+    /// SIGSTOP: it stands still, and its connections stay.
+    ///
+    /// # Errors
+    /// It is gone already.
+    pub async fn freeze(&self) -> anyhow::Result<()> {
+        self.signal("STOP").await
+    }
+
+    /// Ends [`Process::freeze`].
+    ///
+    /// # Errors
+    /// It is gone already.
+    pub async fn thaw(&self) -> anyhow::Result<()> {
+        self.signal("CONT").await
+    }
+
     async fn signal(&self, name: &str) -> anyhow::Result<()> {
         let pid = self.child.id().context("the process is gone already")?.to_string();
         // the standard library only kills, and this workspace has no unsafe code

@@ -11,6 +11,8 @@ use std::{
 pub struct Snapshot {
     /// Of the upstream.
     pub name: &'static str,
+    /// The full name of its service.
+    pub service: &'static str,
     /// Where calls go.
     pub endpoints: Vec<EndpointState>,
     /// Whether calls go there.

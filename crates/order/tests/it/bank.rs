@@ -14,11 +14,17 @@ use hyper_util::rt::TokioIo;
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
+use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
 use tonic::{
     Code, Request, Response, Status, async_trait,
     transport::{Channel, Endpoint, Server, Uri},
@@ -41,6 +47,9 @@ struct Inner {
     asked: watch::Sender<Vec<Asked>>,
     released: watch::Sender<bool>,
     open: watch::Sender<bool>,
+    frozen: watch::Sender<bool>,
+    voiding: AtomicUsize,
+    most_voiding: AtomicUsize,
 }
 
 /// What Order asked for.
@@ -57,12 +66,30 @@ impl Bank {
             asked: watch::Sender::default(),
             released: watch::Sender::default(),
             open: watch::Sender::new(true),
+            frozen: watch::Sender::default(),
+            voiding: AtomicUsize::default(),
+            most_voiding: AtomicUsize::default(),
         }))
     }
 
     /// Whether it can be connected to.
     pub(crate) fn set_open(&self, open: bool) {
         self.0.open.send_replace(open);
+    }
+
+    /// Whether it stands still: it hears, and does not answer.
+    pub(crate) fn set_frozen(&self, frozen: bool) {
+        self.0.frozen.send_replace(frozen);
+    }
+
+    async fn thawed(&self) {
+        let mut frozen = self.0.frozen.subscribe();
+        frozen.wait_for(|frozen| !frozen).await.expect("the sender lives");
+    }
+
+    /// Voids that were asked for at the same time, at most.
+    pub(crate) fn most_voids_at_a_time(&self) -> usize {
+        self.0.most_voiding.load(Ordering::Relaxed)
     }
 
     pub(crate) fn release(&self) {
@@ -123,6 +150,17 @@ impl Bank {
         Endpoint::from_static("http://payment").connect_with_connector_lazy(connect)
     }
 
+    /// Where it is found over loopback, for as long as the test runs.
+    #[allow(clippy::disallowed_methods, reason = "a test's server ends with its test")]
+    pub(crate) async fn listen(&self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let service = PaymentServiceServer::new(self.clone());
+        let incoming = TcpListenerStream::new(listener);
+        tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
+        url
+    }
+
     fn note(&self, asked: Asked) {
         self.0.asked.send_modify(|all| all.push(asked));
     }
@@ -130,6 +168,23 @@ impl Bank {
     fn record(&self, payment: Payment) -> Payment {
         let mut payments = self.0.payments.lock().expect("no panic while locked");
         payments.entry(payment.order_id.clone()).or_insert(payment).clone()
+    }
+}
+
+/// A void under way; it ends also when whoever asked goes away.
+struct UnderWay<'a>(&'a Inner);
+
+impl<'a> UnderWay<'a> {
+    fn begin(inner: &'a Inner) -> Self {
+        let now = inner.voiding.fetch_add(1, Ordering::Relaxed) + 1;
+        inner.most_voiding.fetch_max(now, Ordering::Relaxed);
+        Self(inner)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.voiding.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -144,6 +199,7 @@ impl PaymentService for Bank {
         let correlation_id = correlation_id(&request);
         let request = request.into_inner();
         self.note(Asked::Pay { request: request.clone(), correlation_id });
+        self.thawed().await;
         let PayRequest { order_id, customer_id, lines, amount, payment_token } = request;
         match &*payment_token {
             HELD => {
@@ -182,6 +238,8 @@ impl PaymentService for Bank {
         let correlation_id = correlation_id(&request);
         let request = request.into_inner();
         self.note(Asked::Void { request: request.clone(), correlation_id });
+        let _under_way = UnderWay::begin(&self.0);
+        self.thawed().await;
         let VoidPaymentRequest { order_id, customer_id } = request;
         let state = PaymentState::Voided.into();
         let void = Payment { order_id, customer_id, state, revision: 1, ..Default::default() };

@@ -9,6 +9,7 @@ use contract::{
         CancelRefused, CoffeeCancelled, CoffeeMade, CoffeeQueued, CoffeeStarted, Ticket,
         TicketState,
     },
+    ops::v1::{GetMeshRequest, ops_service_client::OpsServiceClient},
     order::v1::{
         CancelOrderRequest, GetOrderRequest, ListMenuRequest, ListOrdersRequest,
         ListOrdersResponse, MenuItem, Order, OrderCancelRequested, OrderCancelled, OrderPlaced,
@@ -17,11 +18,12 @@ use contract::{
     },
     payment::v1::{
         Payment, PaymentApproved, PaymentCancelRequested, PaymentCancelled, PaymentDeclined,
-        PaymentState,
+        PaymentState, payment_service_server::SERVICE_NAME as PAYMENT,
     },
     types::v1::LineItem,
 };
 use journal::{Bus, Envelope};
+use mesh::{Policies, Upstream};
 use prost::{Message, Name};
 use std::{
     fmt, io,
@@ -29,6 +31,7 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
+use tempfile::NamedTempFile;
 use testbed::{Ear, TestDatabase, Wire, names, until};
 use tokio::task::JoinHandle;
 use tonic::{
@@ -42,6 +45,7 @@ use uuid::Uuid;
 const SOON: Duration = Duration::from_secs(20);
 
 pub(crate) struct Counter {
+    address: String,
     client: OrderServiceClient<Channel>,
     bus: Bus,
     ear: Ear,
@@ -55,6 +59,8 @@ pub(crate) struct Data {
     database: TestDatabase,
     wire: Wire,
     bank: Bank,
+    /// How the bank is called, if not as a shop does by itself.
+    policies: Option<NamedTempFile>,
 }
 
 /// As people start it.
@@ -69,7 +75,27 @@ struct Flags {
 impl Data {
     async fn new() -> Self {
         let (database, wire) = (testbed::database().await, Wire::open().await);
-        Self { database, wire, bank: Bank::new() }
+        Self { database, wire, bank: Bank::new(), policies: None }
+    }
+
+    /// The way to the bank.
+    async fn way(&self, host: &Host) -> anyhow::Result<mesh::Channel> {
+        let Some(file) = &self.policies else { return Ok(self.bank.channel().into()) };
+        let policies = Policies::open(host, Some(file.path()), "--policies")?;
+        let (name, flag) = ("payment", "--payment-url");
+        let (service, descriptors) = (PAYMENT, contract::DESCRIPTORS);
+        let urls = self.bank.listen().await;
+        mesh::Channel::open(
+            host,
+            Upstream { name, urls, flag, service, descriptors, policies, tls: None },
+        )
+    }
+}
+
+impl Data {
+    pub(crate) fn set_policies(&self, policies: &str) {
+        let file = self.policies.as_ref().expect("it was opened by some");
+        std::fs::write(file.path(), policies).expect("it can be written");
     }
 }
 
@@ -80,6 +106,14 @@ impl Counter {
 
     pub(crate) async fn open_with(flags: &[&str]) -> Self {
         Self::start(Data::new().await, flags).await.expect("it starts")
+    }
+
+    /// One that calls the bank by these policies.
+    pub(crate) async fn open_by(policies: &str, flags: &[&str]) -> Self {
+        let file = NamedTempFile::new().expect("a file");
+        let data = Data { policies: Some(file), ..Data::new().await };
+        data.set_policies(policies);
+        Self::start(data, flags).await.expect("it starts")
     }
 
     /// What it says when it does not start.
@@ -120,7 +154,7 @@ impl Counter {
         let ear = Ear::on(&bus, said);
         let source = data.database.source();
         let currency = "USD".parse().expect("a currency");
-        let payment = mesh::Channel::from(data.bank.channel());
+        let payment = data.way(&host).await?;
         let serving = order::serve(&host, &bus, &source, currency, payment, flags.order).await?;
         bus.open();
         #[allow(clippy::disallowed_methods, reason = "the host's own run has no host")]
@@ -129,8 +163,9 @@ impl Counter {
             async move { host.run(&flags.drain).await }
         });
         let address = format!("http://{}", serving.address);
-        let client = OrderServiceClient::new(Endpoint::from_shared(address)?.connect_lazy());
-        Ok(Self { client, bus, ear, host, ended, data })
+        let channel = Endpoint::from_shared(address.clone())?.connect_lazy();
+        let client = OrderServiceClient::new(channel);
+        Ok(Self { address, client, bus, ear, host, ended, data })
     }
 
     async fn stop(self) -> Data {
@@ -143,6 +178,20 @@ impl Counter {
 
     pub(crate) fn bank(&self) -> &Bank {
         &self.data.bank
+    }
+
+    /// From the next look at the file on.
+    pub(crate) fn set_policies(&self, policies: &str) {
+        self.data.set_policies(policies);
+    }
+
+    pub(crate) async fn mesh(&self) -> contract::ops::v1::Upstream {
+        let address = self.address.clone();
+        let channel = Endpoint::from_shared(address).expect("a URL").connect_lazy();
+        let answer = OpsServiceClient::new(channel).get_mesh(GetMeshRequest {}).await;
+        let [upstream] =
+            answer.expect("everybody may").into_inner().upstreams.try_into().expect("one");
+        upstream
     }
 
     pub(crate) async fn menu(&self) -> Vec<MenuItem> {

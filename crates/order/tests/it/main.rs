@@ -2,6 +2,7 @@
 
 mod bad_inputs;
 mod bank;
+mod breaking;
 mod cancelling;
 mod counter;
 mod lists;

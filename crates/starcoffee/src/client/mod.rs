@@ -8,6 +8,7 @@ mod health;
 mod item;
 mod json;
 mod menu;
+mod mesh;
 mod order;
 mod output;
 mod shop;
@@ -56,6 +57,14 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: events::Command,
     },
+    /// Show how the services' calls to each other fare: endpoints, breakers, retries, the policies in force
+    #[command(after_help = mesh::HELP)]
+    Mesh {
+        #[command(flatten)]
+        args: mesh::Args,
+        #[command(flatten)]
+        shop: Shop,
+    },
     /// Ask the services whether they serve; exit code 5 if one does not
     Health {
         #[command(flatten)]
@@ -88,6 +97,7 @@ impl Command {
             Self::Watch { args, shop } => args.run(&shop).await,
             Self::Bar { shop, command } => command.run(&shop).await,
             Self::Events { shop, command } => Box::pin(command.run(&shop)).await,
+            Self::Mesh { args, shop } => args.run(&shop).await,
             Self::Health { args, shop } => args.run(&shop).await,
             Self::Load { args, shop } => {
                 let json = shop.format == Format::Json;

@@ -38,6 +38,15 @@ impl Output {
         self.out.flush()
     }
 
+    /// More of the answer that was shown, for people: scripts have all of it already.
+    pub(super) fn also<R: Row>(&mut self, rows: &[R]) -> io::Result<()> {
+        if self.json.is_none() {
+            writeln!(self.out)?;
+            table::rows(&mut self.out, rows)?;
+        }
+        self.out.flush()
+    }
+
     /// An answer that is one.
     pub(super) fn one<M: Message + Name + Row>(&mut self, answer: &M) -> io::Result<()> {
         self.list(answer, std::slice::from_ref(answer))

@@ -87,9 +87,9 @@ fn line(out: &mut impl Write, cells: &[Cell], widths: &[usize]) -> io::Result<()
 pub(super) fn state(name: &str) -> Cell {
     let text = name.split_once("_STATE_").map_or(name, |(_of_what, state)| state);
     let colour = match text {
-        "READY" | "MADE" | "SERVING" => AnsiColor::Green,
+        "READY" | "MADE" | "SERVING" | "CLOSED" | "IN_USE" => AnsiColor::Green,
         "PAID" | "MAKING" => AnsiColor::Cyan,
-        "PLACED" | "QUEUED" | "CANCELLING" => AnsiColor::Yellow,
+        "PLACED" | "QUEUED" | "CANCELLING" | "HALF_OPEN" => AnsiColor::Yellow,
         _ => AnsiColor::Red,
     };
     Cell { style: Style::new().fg_color(Some(colour.into())), ..text.into() }
@@ -136,6 +136,12 @@ pub(super) fn time(time: Option<prost_types::Timestamp>) -> Cell {
     };
     let shown = time.and_then(system).map(humantime::format_rfc3339_seconds);
     shown.map(|time| time.to_string()).unwrap_or_default().into()
+}
+
+/// `2s 500ms`
+pub(super) fn duration(duration: Option<prost_types::Duration>) -> Cell {
+    let shown = duration.and_then(|duration| Duration::try_from(duration).ok());
+    shown.map(|time| humantime::format_duration(time).to_string()).unwrap_or_default().into()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use super::{
     basket::{self, Basket},
     connection::Shop,
-    customer::{Accepted, Cancel, Errors, Outcome, Plan, Sent, Worker, add},
+    customer::{ATTEMPTS, Accepted, Cancel, Errors, Outcome, Plan, Sent, Worker, add},
     pace::Pace,
 };
 use contract::order::v1::OrderState;
@@ -86,6 +86,9 @@ pub(super) async fn probe(
         baskets: baskets.iter().map(|basket| basket.lines.clone()).collect(),
         currency: plan.currency,
         cancel_share: 0.0,
+        attempts: ATTEMPTS,
+        think_time: Duration::ZERO,
+        within: plan.within,
         pace: Pace::begin(Duration::ZERO, None),
         answered: AtomicU64::new(0),
     };

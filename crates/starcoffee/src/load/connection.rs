@@ -112,6 +112,8 @@ pub(crate) struct Answer {
     pub(crate) refused: bool,
     /// Refused for what was asked, not for who asked.
     pub(crate) of_the_request: bool,
+    /// The shop says that it stored nothing: payments were refused before there was an order.
+    pub(crate) unstored: bool,
     /// Worth repeating: after this long, or after the client's own back-off.
     pub(crate) retry: Option<Option<Duration>>,
     /// The order that the error is about.
@@ -129,17 +131,22 @@ impl Answer {
             || matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied);
         let delay = status.get_details_retry_info().and_then(|info| info.retry_delay);
         match status.get_details_error_info() {
-            Some(mut info) => Self {
-                refused,
-                of_the_request,
-                retry: (delay.is_some() || info.reason == "DEADLINE").then_some(delay),
-                order_id: info.metadata.remove("order_id"),
-                reason: info.reason,
-            },
+            Some(mut info) => {
+                let order_id = info.metadata.remove("order_id");
+                Self {
+                    refused,
+                    of_the_request,
+                    unstored: info.reason == "PAYMENT_UNAVAILABLE" && order_id.is_none(),
+                    retry: (delay.is_some() || info.reason == "DEADLINE").then_some(delay),
+                    order_id,
+                    reason: info.reason,
+                }
+            }
             // the transport's: the call may have been carried out
             None => Self {
                 refused,
                 of_the_request,
+                unstored: false,
                 retry: Some(None),
                 order_id: None,
                 reason: name(status.code()),
@@ -184,6 +191,10 @@ mod tests {
         assert_eq!(answer.reason, "PAYMENT_OUTCOME_UNKNOWN");
         assert_eq!(answer.retry, Some(Some(Duration::from_secs(1))));
         assert_eq!(answer.order_id.as_deref(), Some("7"));
+        assert!(!answer.unstored, "there is an order");
+        let nothing = ErrorDetails::with_error_info("PAYMENT_UNAVAILABLE", "it", HashMap::new());
+        let nothing = Status::with_error_details(Code::Unavailable, "it is closed", nothing);
+        assert!(Answer::of(&nothing).unstored);
 
         let reused = details("REQUEST_ID_REUSED");
         let answer =

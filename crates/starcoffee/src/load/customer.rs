@@ -2,6 +2,7 @@
 //! happen, and remembers all that it was told.
 
 use super::{
+    answers::Answers,
     basket::Lines,
     connection::{Answer, Shop},
     pace::{Pace, Slot},
@@ -26,7 +27,7 @@ use uuid::Uuid;
 /// The shop's own default for `PlaceOrder`.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// With the back-off below about 8 s: longer than a process takes to come back.
-const ATTEMPTS: u32 = 12;
+pub(crate) const ATTEMPTS: u32 = 12;
 /// The first pause, doubled after each attempt.
 const BACKOFF: Duration = Duration::from_millis(50);
 /// No pause is longer, also when the shop asks for more: a load that waits is no load.
@@ -126,6 +127,12 @@ pub(crate) struct Plan {
     pub(crate) currency: Currency,
     /// From 0 to 1.
     pub(crate) cancel_share: f64,
+    /// How often a request is sent, at most.
+    pub(crate) attempts: u32,
+    /// Between a worker's orders.
+    pub(crate) think_time: Duration,
+    /// An answer that takes no longer is quick.
+    pub(crate) within: Duration,
     /// When.
     pub(crate) pace: Pace,
     /// Answered so far, for the progress bar.
@@ -141,12 +148,14 @@ pub(crate) struct Worker<'a> {
     number: usize,
     sent: Vec<Sent>,
     errors: Errors,
+    answers: Answers,
 }
 
 impl<'a> Worker<'a> {
     /// Worker `number` of `plan`.
     pub(crate) fn new(plan: &'a Plan, shop: &Shop, number: usize) -> Self {
-        Self { plan, shop: shop.clone(), number, sent: Vec::new(), errors: Errors::new() }
+        let (sent, errors, answers) = (Vec::new(), Errors::new(), Answers::new(plan.within));
+        Self { plan, shop: shop.clone(), number, sent, errors, answers }
     }
 
     /// For a further attempt another connection, and so another replica where there are some.
@@ -155,14 +164,24 @@ impl<'a> Worker<'a> {
         self.shop.order(self.number + further)
     }
 
-    /// Places orders until the time is over; what it sent, and the errors it met.
-    pub(crate) async fn work(mut self) -> (Vec<Sent>, Errors) {
+    /// Places orders until the time is over; what it sent, and the answers and the errors it met.
+    pub(crate) async fn work(mut self) -> (Vec<Sent>, Errors, Answers) {
         while let Some(slot) = self.plan.pace.next().await {
             let sent = self.order(slot).await;
             self.sent.push(sent);
             self.plan.answered.fetch_add(1, Ordering::Relaxed);
+            self.think().await;
         }
-        self.finish()
+        let answers = self.answers;
+        let (sent, errors) = self.finish();
+        (sent, errors, answers)
+    }
+
+    async fn think(&self) {
+        let Plan { think_time, .. } = *self.plan;
+        if !think_time.is_zero() {
+            sleep_until(Instant::now() + think_time).await;
+        }
     }
 
     /// What it sent, and the errors it met.
@@ -192,8 +211,13 @@ impl<'a> Worker<'a> {
             lines: self.plan.baskets[sent.basket].to_vec(),
             payment_token: String::new(),
         };
-        for attempt in 1..=ATTEMPTS {
-            let error = match self.client(attempt).place_order(timed(request.clone())).await {
+        // all that was said so far: without an order that is known, there is none
+        let mut unstored = true;
+        for attempt in 1..=self.plan.attempts {
+            let asked = Instant::now();
+            let answer = self.client(attempt).place_order(timed(request.clone())).await;
+            self.answers.note(asked.elapsed(), answer.is_ok());
+            let error = match answer {
                 Ok(response) => {
                     let order = response.into_inner().order.unwrap_or_default();
                     sent.hear(self.accepted(&order, &sent.outcome, sent.basket));
@@ -206,8 +230,14 @@ impl<'a> Worker<'a> {
             } else if let Some(order_id) = error.order_id.and_then(|id| id.parse().ok()) {
                 sent.hear(Outcome::Named(order_id));
             }
+            unstored &= error.unstored;
             let Some(asked) = error.retry else { return };
-            back_off(attempt, asked).await;
+            if attempt < self.plan.attempts {
+                back_off(attempt, asked).await;
+            }
+        }
+        if unstored && sent.outcome == Outcome::Unknown {
+            sent.outcome = Outcome::Refused;
         }
     }
 

@@ -4,6 +4,7 @@
 //! to hold it against the shop later. The workers share one task: on a small machine the client's own cost counts.
 
 mod again;
+mod answers;
 mod basket;
 mod check;
 mod connection;
@@ -17,6 +18,7 @@ mod snapshot;
 
 pub(crate) use connection::Urls;
 
+use answers::{Answers, Figures};
 use anyhow::{Context as _, bail};
 use basket::Basket;
 use chassis::Signals;
@@ -24,15 +26,17 @@ use check::Violation;
 use clap::builder::RangedU64ValueParser;
 use connection::Shop;
 use contract::order::v1::{ListMenuRequest, MenuItem};
-use customer::{Errors, Plan, Sent, Worker, add};
+use customer::{ATTEMPTS, Errors, Plan, Sent, Worker, add};
 use futures::future::join_all;
 use indicatif::{ProgressBar, ProgressStyle};
 use pace::Pace;
 use quiet::End;
-use report::Report;
+use report::{Latency, Report, Unchecked};
+use serde::Serialize;
 use snapshot::Snapshot;
 use std::{
     cell::RefCell,
+    fmt,
     io::{self, Write as _},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -60,6 +64,18 @@ pub(crate) struct Args {
     /// For how long orders are placed
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     duration: Duration,
+    /// How often a request is sent until it is answered with an order; with 1 its customer gives up, and orders something else
+    #[arg(long, value_name = "N", default_value_t = ATTEMPTS, value_parser = RangedU64ValueParser::<u32>::new().range(1..=100))]
+    attempts: u32,
+    /// How long a worker waits between two orders
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
+    think_time: Duration,
+    /// What counts as a quick answer, of whatever kind; their share is reported
+    #[arg(long, value_name = "DURATION", default_value = "650ms", value_parser = humantime::parse_duration)]
+    within: Duration,
+    /// Report when the last order is answered, and check nothing: what became of the orders is not asked
+    #[arg(long)]
+    no_check: bool,
     /// The share of placed orders that is cancelled at once, from 0 to 1
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share)]
     cancel_share: f64,
@@ -110,6 +126,9 @@ pub(crate) async fn run(args: Args, urls: Urls, json: bool) -> anyhow::Result<()
         baskets: baskets.iter().map(|basket| basket.lines.clone()).collect(),
         currency,
         cancel_share: args.cancel_share,
+        attempts: args.attempts,
+        think_time: args.think_time,
+        within: args.within,
         pace: Pace::begin(args.duration, args.rate),
         answered: AtomicU64::new(0),
     };
@@ -118,16 +137,28 @@ pub(crate) async fn run(args: Args, urls: Urls, json: bool) -> anyhow::Result<()
 
     // one pair of ears for the whole run: a signal between two steps is heard
     let mut signals = Signals::new()?;
-    let (sent, errors, lags) = load.place(&mut signals).await?;
+    let begun = Instant::now();
+    let placed = load.place(&mut signals).await?;
+    let answers = placed.answers.figures(begun.elapsed());
+    if load.args.no_check {
+        let latency_ms = Latency::of(placed.sent.iter().map(|sent| sent.latency));
+        show(&Unchecked { answers, latency_ms, errors: placed.errors }, json)?;
+        return Ok(());
+    }
     let (report, violations, end) = tokio::select! {
         biased;
-        checked = load.check(sent, errors, &lags) => checked?,
+        checked = load.check(placed, answers) => checked?,
         _signal = signals.next() => bail!("interrupted: nobody knows whether the shop is consistent"),
     };
-    let text = if json { serde_json::to_string_pretty(&report)? } else { report.to_string() };
-    // whoever closes the pipe has read enough: the verdict is the exit code
-    let _read_enough = writeln!(io::stdout(), "{text}");
+    show(&report, json)?;
     judge(&report, &violations, end)
+}
+
+/// Whoever closes the pipe has read enough: the verdict is the exit code.
+fn show(report: &(impl Serialize + fmt::Display), json: bool) -> anyhow::Result<()> {
+    let text = if json { serde_json::to_string_pretty(report)? } else { report.to_string() };
+    let _read_enough = writeln!(io::stdout(), "{text}");
+    Ok(())
 }
 
 async fn menu(shop: &Shop) -> anyhow::Result<Vec<MenuItem>> {
@@ -147,13 +178,19 @@ struct Load {
     refused: String,
 }
 
+/// What came of placing orders.
+struct Placed {
+    sent: Vec<Sent>,
+    answers: Answers,
+    errors: Errors,
+    /// From the commit of an event to a customer who watches.
+    lags: Vec<Duration>,
+}
+
 impl Load {
     /// Runs the workers until the time is over or Ctrl-C ends it early; the check follows in both cases. A second Ctrl-C ends
     /// it all.
-    async fn place(
-        &self,
-        signals: &mut Signals,
-    ) -> anyhow::Result<(Vec<Sent>, Errors, Vec<Duration>)> {
+    async fn place(&self, signals: &mut Signals) -> anyhow::Result<Placed> {
         let Self { args, shop, plan, .. } = self;
         let bar = bar(args.duration);
         let mut look = interval(Duration::from_millis(200));
@@ -185,10 +222,12 @@ impl Load {
         };
         bar.finish_and_clear();
         drop(watching);
-        let mut all = (Vec::new(), Errors::new(), lags.take());
-        for (sent, errors) in done {
-            all.0.extend(sent);
-            add(&mut all.1, errors);
+        let (answers, lags) = (Answers::new(args.within), lags.take());
+        let mut all = Placed { sent: Vec::new(), answers, errors: Errors::new(), lags };
+        for (sent, errors, answers) in done {
+            all.sent.extend(sent);
+            all.answers += answers;
+            add(&mut all.errors, errors);
         }
         Ok(all)
     }
@@ -196,11 +235,11 @@ impl Load {
     /// Waits until all is quiet, asks again where that tells more, and holds what was sent against what the shop says.
     async fn check(
         &self,
-        mut sent: Vec<Sent>,
-        mut errors: Errors,
-        lags: &[Duration],
+        placed: Placed,
+        answers: Figures,
     ) -> anyhow::Result<(Report, Vec<Violation>, End)> {
         let Self { args, shop, plan, .. } = self;
+        let Placed { mut sent, mut errors, lags, .. } = placed;
         let mut baskets = self.baskets.clone();
         let mut end = self.settle().await;
         let patience = Instant::now() + args.patience;
@@ -219,7 +258,8 @@ impl Load {
         let known = Snapshot { sent, probes, baskets, ..Snapshot::default() };
         let read = async || snapshot::read(shop, &customers, plan.currency).await;
         let (snapshot, violations) = verify(read, known).await?;
-        Ok((Report::of(&snapshot, violations.len(), errors, lags), violations, end))
+        let report = Report::of(&snapshot, violations.len(), answers, errors, &lags);
+        Ok((report, violations, end))
     }
 
     async fn settle(&self) -> End {

@@ -1,6 +1,7 @@
 //! What a load run found out.
 
 use super::{
+    answers::Figures,
     customer::{Errors, Outcome, Sent},
     snapshot::Snapshot,
 };
@@ -32,6 +33,19 @@ pub(crate) struct Report {
     pub(crate) latency_ms: Latency,
     /// From the commit of an event to its arrival at a customer who watches, of a sample of customers, in milliseconds.
     pub(crate) page_ms: Latency,
+    /// While orders were placed.
+    pub(crate) answers: Figures,
+    /// Each error answered, by reason; repeats of one request count each.
+    pub(crate) errors: Errors,
+}
+
+/// What is known of a run that nobody checked.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Unchecked {
+    /// While orders were placed.
+    pub(crate) answers: Figures,
+    /// Of placing an order, repeats included, in milliseconds.
+    pub(crate) latency_ms: Latency,
     /// Each error answered, by reason; repeats of one request count each.
     pub(crate) errors: Errors,
 }
@@ -50,6 +64,7 @@ impl Report {
     pub(crate) fn of(
         snapshot: &Snapshot,
         violations: usize,
+        answers: Figures,
         errors: Errors,
         lags: &[Duration],
     ) -> Self {
@@ -72,6 +87,7 @@ impl Report {
             completed_per_second: rate(completed, snapshot),
             latency_ms: Latency::of(snapshot.sent.iter().map(|sent| sent.latency)),
             page_ms: Latency::of(lags.iter().copied()),
+            answers,
             errors,
         }
     }
@@ -88,7 +104,7 @@ fn rate(completed: usize, snapshot: &Snapshot) -> f64 {
 }
 
 impl Latency {
-    fn of(durations: impl Iterator<Item = Duration>) -> Self {
+    pub(crate) fn of(durations: impl Iterator<Item = Duration>) -> Self {
         // three digits of microseconds, up to an hour: what takes longer counts as an hour
         let mut histogram =
             Histogram::<u64>::new_with_bounds(1, 3_600_000_000, 3).expect("well-formed bounds");
@@ -113,7 +129,7 @@ impl fmt::Display for Latency {
 }
 
 /// Digits beyond what the measurement is worth are noise.
-fn rounded(value: f64, steps: f64) -> f64 {
+pub(super) fn rounded(value: f64, steps: f64) -> f64 {
     (value * steps).round() / steps
 }
 
@@ -132,18 +148,27 @@ impl fmt::Display for Report {
             writeln!(f, "{name:<12} {count:>9}")?;
         }
         writeln!(f, "{:<12} {:>9} orders/s completed", "rate", self.completed_per_second)?;
-        write!(f, "{:<12} {}\n{:<12} {}", "latency", self.latency_ms, "page lag", self.page_ms)?;
-        for (reason, count) in &self.errors {
-            write!(f, "\n{:<12} {count:>9} {reason}", "error")?;
-        }
-        Ok(())
+        writeln!(f, "{:<12} {}\n{:<12} {}", "latency", self.latency_ms, "page lag", self.page_ms)?;
+        write!(f, "{}", self.answers)?;
+        list(f, &self.errors)
     }
+}
+
+impl fmt::Display for Unchecked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n{:<12} {}", self.answers, "latency", self.latency_ms)?;
+        list(f, &self.errors)
+    }
+}
+
+fn list(f: &mut fmt::Formatter<'_>, errors: &Errors) -> fmt::Result {
+    errors.iter().try_for_each(|(reason, count)| write!(f, "\n{:<12} {count:>9} {reason}", "error"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::check::tests::quiet_shop;
+    use crate::load::{answers::Answers, check::tests::quiet_shop};
 
     #[test]
     fn every_request_is_counted_once() {
@@ -151,7 +176,9 @@ mod tests {
         for (sent, ms) in snapshot.sent.iter_mut().zip(1..) {
             sent.latency = Duration::from_millis(ms);
         }
-        let report = Report::of(&snapshot, 0, Errors::from([("OVERLOADED".to_owned(), 3)]), &[]);
+        let (errors, answers) =
+            (Errors::from([("OVERLOADED".to_owned(), 3)]), Answers::new(Duration::ZERO));
+        let report = Report::of(&snapshot, 0, answers.figures(Duration::ZERO), errors, &[]);
         let ended = report.completed + report.cancelled + report.rejected + report.stuck;
         assert_eq!(report.placed, snapshot.orders.len());
         assert_eq!(ended + 1, report.placed, "one is PAID, and nobody makes it");
@@ -175,6 +202,7 @@ mod tests {
             "completed_per_second",
             "latency_ms",
             "page_ms",
+            "answers",
             "errors",
         ];
         promised.sort_unstable();

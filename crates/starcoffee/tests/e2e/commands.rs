@@ -280,3 +280,40 @@ async fn an_open_shop_says_where_it_is_and_its_ready_file_goes_with_it() -> anyh
     assert!(!ready.exists(), "nobody is there any more");
     Ok(())
 }
+
+#[tokio::test]
+async fn how_services_call_each_other_is_shown_and_set_by_a_file() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("policies.toml");
+    fs::write(&file, "[payment.methods.Pay]\nattempts = 2\n")?;
+    let flag = format!("--policies={}", file.display());
+    let shop = open(&[&flag]).await?;
+    placed(&shop, "latte").await?;
+    let table = run(&shop, "mesh").await?.data()?;
+    assert!(
+        table.starts_with("SERVICE ") && table.contains("\norder    payment   CLOSED "),
+        "{table}"
+    );
+    let mesh = run(&shop, "mesh order -o json").await?.json()?;
+    let payment = &mesh["upstreams"][0];
+    assert_eq!((&payment["service"], &payment["counts"]["calls"]), (&"order".into(), &"1".into()));
+    let policies = payment["policies"].as_array().context("policies")?;
+    let attempts = |method: &str| {
+        let of = |policy: &&Value| policy["method"].as_str().is_some_and(|it| it.ends_with(method));
+        policies.iter().find(of).map(|policy| policy["maxAttempts"].clone())
+    };
+    assert_eq!((attempts("/Pay"), attempts("/VoidPayment")), (Some(2.into()), Some(3.into())));
+    let nobody = run(&shop, "mesh make").await?;
+    assert_eq!((nobody.code, &*nobody.said), (Some(0), "nobody is called from there\n"));
+
+    fs::write(&file, "[payment]\nattemps = 2\n")?;
+    let data = directory.path().display();
+    let free = ["order", "payment", "make", "mypage"].map(|service| {
+        format!("--{service}-listen 127.0.0.1:0 --{service}-admin-listen 127.0.0.1:0")
+    });
+    let line = format!("up --data-dir {data} {flag} {}", free.join(" "));
+    let malformed = done(&line.split(' ').collect::<Vec<_>>()).await?;
+    assert!(malformed.code == Some(1) && malformed.said.contains("(--policies)"), "{malformed:?}");
+    assert!(malformed.said.contains("attemps"), "{malformed:?}");
+    Ok(())
+}

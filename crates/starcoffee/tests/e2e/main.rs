@@ -1,6 +1,7 @@
 //! The whole shop, as people run it: each story opens the binary, in one process or in one for each service, with its own
 //! data.
 
+mod breaking;
 mod cancelling;
 mod commands;
 mod crashing;

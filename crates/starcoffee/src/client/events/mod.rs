@@ -70,7 +70,7 @@ enum Teller {
 
 /// Those who hear, and so may have dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Hearer {
+pub(super) enum Hearer {
     Order,
     Payment,
     Make,
@@ -103,7 +103,7 @@ impl Hearer {
         value.map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    fn peers(self, shop: &Shop) -> Vec<Peer<'_>> {
+    pub(super) fn peers(self, shop: &Shop) -> Vec<Peer<'_>> {
         match self {
             Self::Order => vec![shop.order()],
             Self::Payment => vec![shop.payment()],
@@ -115,20 +115,20 @@ impl Hearer {
 }
 
 /// What operators see of a service.
-struct Ops<'a> {
+pub(super) struct Ops<'a> {
     peer: Peer<'a>,
-    client: OpsServiceClient<Channel>,
+    pub(super) client: OpsServiceClient<Channel>,
 }
 
 impl<'a> Ops<'a> {
-    fn at(peer: Peer<'a>) -> Result<Self, Failure> {
+    pub(super) fn at(peer: Peer<'a>) -> Result<Self, Failure> {
         Ok(Self { peer, client: OpsServiceClient::new(peer.channel()?) })
     }
 }
 
 /// What failed at some services, while others are asked all the same. It is told when what the others answered is shown.
 #[derive(Default)]
-struct Failures {
+pub(super) struct Failures {
     all: Vec<Failure>,
     /// How many of them are told.
     told: usize,
@@ -139,7 +139,7 @@ impl Failures {
     ///
     /// # Errors
     /// What was asked is invalid, and would be everywhere.
-    fn add(&mut self, peer: Peer<'_>, status: &Status) -> Result<(), Failure> {
+    pub(super) fn add(&mut self, peer: Peer<'_>, status: &Status) -> Result<(), Failure> {
         let failure = peer.failure(status);
         if status.code() == Code::InvalidArgument {
             return Err(failure);
@@ -161,7 +161,7 @@ impl Failures {
     ///
     /// # Errors
     /// There is one.
-    fn end(self) -> Result<(), Failure> {
+    pub(super) fn end(self) -> Result<(), Failure> {
         let mut failures = self.all.into_iter();
         let Some(first) = failures.next() else { return Ok(()) };
         failures.skip(self.told.saturating_sub(1)).for_each(|failure| failure.warn());

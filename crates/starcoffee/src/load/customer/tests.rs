@@ -94,6 +94,9 @@ pub(crate) fn plan() -> Plan {
         baskets: vec![[].into()],
         currency: "USD".parse().expect("a currency"),
         cancel_share: 0.0,
+        attempts: ATTEMPTS,
+        think_time: Duration::ZERO,
+        within: Duration::from_millis(650),
         pace: Pace::begin(Duration::ZERO, None),
         answered: AtomicU64::new(0),
     }
