@@ -49,3 +49,7 @@ bench:
 # the same for separate processes, on NATS and PostgreSQL
 bench-fleet *ARGS:
     ./scripts/bench-fleet {{ARGS}}
+
+# what the mesh costs, and what it does under overload and faults
+bench-mesh SECONDS="60":
+    ./scripts/bench-mesh {{SECONDS}}

@@ -10,8 +10,11 @@ use crate::{
     around::{Around, Next, refuse},
     deadline,
     problem::RETRY_AFTER,
+    validation,
 };
+use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
+use http_body_util::BodyExt as _;
 use std::{
     collections::HashMap,
     sync::{
@@ -20,7 +23,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tonic::{Code, body::Body};
 
 /// So many calls at once are always taken: as many as a single connection may bring. Below it all that is seen is usual.
@@ -38,10 +41,13 @@ const WINDOW: Duration = Duration::from_millis(100);
 const ENOUGH: u32 = 16;
 /// One call's part in what is usual: the last few dozen decide.
 const PART: u64 = 16;
+/// The rest of a request comes with its headers, or soon; it is not waited for any longer, nor for more than a request may be.
+const REST: Duration = Duration::from_millis(100);
+const LARGEST: usize = validation::MOST;
 /// When nothing was refused for so long, shedding is over.
 const OVER: Duration = Duration::from_secs(10);
 
-/// Refuses what is too much, before anything of it is read: a refusal must cost next to nothing.
+/// Refuses what is too much, before anything of it is looked at: a refusal must cost next to nothing.
 #[derive(Clone)]
 pub(crate) struct Gate(pub(crate) Shed);
 
@@ -118,7 +124,10 @@ impl Around for Gate {
     async fn around(self, request: Request<Body>, mut next: impl Next) -> Response<Body> {
         let Self(shed) = self;
         match shed.methods.get(request.uri().path()) {
-            Some(method) if !shed.load.takes(method) => shed.refuse(),
+            Some(method) if !shed.load.takes(method) => {
+                let _or_not = timeout(REST, pass_over(request.into_body())).await;
+                shed.refuse()
+            }
             _ => next.call(request).await,
         }
     }
@@ -135,6 +144,18 @@ impl Around for Shed {
         let answer = next.call(request).await;
         call.end = End::of(&answer);
         answer
+    }
+}
+
+/// Lets the rest of a refused request come, and keeps nothing of it. Answered before its end it would be reset, what still comes
+/// of it would be an error of its own, and a connection that many calls are refused on would be ended for too many of those.
+async fn pass_over(mut body: Body) {
+    let mut bytes = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        bytes += frame.data_ref().map_or(0, Bytes::len);
+        if bytes > LARGEST {
+            return;
+        }
     }
 }
 

@@ -171,7 +171,11 @@ pub(crate) async fn shed() -> anyhow::Result<()> {
         let answer = line.ask(None).await;
         let took = micros(asked.elapsed());
         let code = answer.as_ref().err().map(tonic::Status::code);
-        ensure!(code == Some(Code::ResourceExhausted), "{} were shed, then {answer:?}", times.len());
+        ensure!(
+            code == Some(Code::ResourceExhausted),
+            "{} were shed, then {answer:?}",
+            times.len()
+        );
         times.push(took);
     }
     let (p50, p99) = (percentile(&mut times, 50), percentile(&mut times, 99));

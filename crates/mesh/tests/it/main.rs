@@ -13,6 +13,7 @@ mod probe;
 mod protos;
 mod rude;
 mod securing;
+mod shedding;
 mod starting;
 mod surviving;
 mod watching;

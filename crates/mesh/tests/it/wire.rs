@@ -13,7 +13,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::{convert::Infallible, net::SocketAddr};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 use tonic::{Status, body::Body};
@@ -117,9 +117,12 @@ pub(crate) struct Received {
     pub(crate) content: Vec<u8>,
 }
 
+pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
 pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 
 impl Frames {
@@ -149,19 +152,36 @@ impl Frames {
             let _hung_up = write.write_all(&sent).await;
             write
         });
-        let found = loop {
-            let mut head = [0; 9];
-            read.read_exact(&mut head).await.expect("it comes before the end");
-            let [a, b, c, kind, _flags, stream @ ..] = head;
-            let mut content = vec![0; usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)];
-            read.read_exact(&mut content).await.expect("it comes whole");
-            let frame = Received { kind, stream: u32::from_be_bytes(stream), content };
-            if found(&frame) {
-                break frame;
-            }
-        };
+        let found = read_until(&mut read, &mut found).await;
         drop(writing.await);
         found
+    }
+
+    /// Sends, and reads until the frame that is looked for; there may be more to say afterwards.
+    pub(crate) async fn exchange(
+        &mut self,
+        sent: &[u8],
+        mut found: impl FnMut(&Received) -> bool,
+    ) -> Received {
+        self.0.write_all(sent).await.expect("it is taken");
+        read_until(&mut self.0, &mut found).await
+    }
+}
+
+async fn read_until(
+    read: &mut (impl AsyncRead + Unpin),
+    found: &mut impl FnMut(&Received) -> bool,
+) -> Received {
+    loop {
+        let mut head = [0; 9];
+        read.read_exact(&mut head).await.expect("it comes before the end");
+        let [a, b, c, kind, _flags, stream @ ..] = head;
+        let mut content = vec![0; usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)];
+        read.read_exact(&mut content).await.expect("it comes whole");
+        let frame = Received { kind, stream: u32::from_be_bytes(stream), content };
+        if found(&frame) {
+            break frame;
+        }
     }
 }
 
