@@ -166,12 +166,12 @@ async fn who_goes_first_is_taken_when_others_are_not() {
     // it has a body, which never comes
     let never = || {
         Body::new(StreamBody::new(futures::stream::pending::<
-            Result<http_body::Frame<bytes::Bytes>, Infallible>,
+            Result<http_body::Frame<Bytes>, Infallible>,
         >()))
     };
     let begun = Instant::now();
     let answer = kitchen.call(WORK, never()).await;
-    assert!(begun.elapsed().is_zero());
+    assert!(begun.elapsed() < REST * 2, "it is not waited for");
     let status = Status::from_header_map(answer.headers()).expect("it is refused");
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert_eq!(crate::reason(&status).as_deref(), Some("OVERLOADED"));
