@@ -19,10 +19,22 @@ pub(crate) trait Around: Clone + Send + Sync + 'static {
         request: Request<Body>,
         next: impl Next,
     ) -> impl Future<Output = Response<Body>> + Send;
+
+    /// With another one inside. Together they are one: a call is boxed once for both, and what is inside is cloned once.
+    fn then<B: Around>(self, inner: B) -> (Self, B) {
+        (self, inner)
+    }
+}
+
+impl<A: Around, B: Around> Around for (A, B) {
+    async fn around(self, request: Request<Body>, next: impl Next) -> Response<Body> {
+        let (outer, inner) = self;
+        outer.around(request, Then { inner, next }).await
+    }
 }
 
 /// What is inside of a layer: the next layer or the service.
-pub(crate) trait Next: Send + 'static {
+pub(crate) trait Next: Send {
     fn call(&mut self, request: Request<Body>) -> impl Future<Output = Response<Body>> + Send;
 }
 
@@ -36,6 +48,27 @@ where
             Ok(response) => response,
             Err(never) => match never {},
         }
+    }
+}
+
+/// What is inside of the outer one of two.
+struct Then<B, N> {
+    inner: B,
+    next: N,
+}
+
+/// What is next, lent.
+struct Lent<'a, N>(&'a mut N);
+
+impl<B: Around, N: Next> Next for Then<B, N> {
+    async fn call(&mut self, request: Request<Body>) -> Response<Body> {
+        self.inner.clone().around(request, Lent(&mut self.next)).await
+    }
+}
+
+impl<N: Next> Next for Lent<'_, N> {
+    async fn call(&mut self, request: Request<Body>) -> Response<Body> {
+        self.0.call(request).await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     Deadlines, Listener,
-    around::AroundLayer,
+    around::{Around as _, AroundLayer},
     calls::Calls,
     connection::{self, Door},
     deadline::{Bound, Limits},
@@ -265,23 +265,23 @@ where
     let (limits, schema) = (Arc::new(rules.limits), Arc::new(rules.schema));
     let callers = Arc::new(rules.callers);
     let shed = Shed { domain, load, methods: Arc::new(rules.methods) };
-    ServiceBuilder::new()
-        // before: the limits of the connection and of HTTP/2, and what is no gRPC at all, for all that is on the port
-        // first: a call counts from its first byte, and one that comes too late costs nothing
-        .layer(AroundLayer(Calls { domain, draining, under_way }))
+    // before: the limits of the connection and of HTTP/2, and what is no gRPC at all, for all that is on the port
+    // first: a call counts from its first byte, and one that comes too late costs nothing
+    let unread = Calls { domain, draining, under_way }
         // before what costs, and outside of what is learnt of answers: who may not call
-        .layer(AroundLayer(Only { domain, known, callers }))
+        .then(Only { domain, known, callers })
         // around all that may go wrong inside
-        .layer(AroundLayer(Panics { domain }))
+        .then(Panics { domain })
         // before anything is read: what is too much costs next to nothing
-        .layer(AroundLayer(Gate(shed.clone())))
-        // around the reading of the request: one that never comes ends with its deadline
-        .layer(AroundLayer(Bound { domain, limits }))
+        .then(Gate(shed.clone()));
+    // around the reading of the request: one that never comes ends with its deadline
+    let read = Bound { domain, limits }
         // after it the service sees no request that breaks a rule
-        .layer(AroundLayer(Validation { domain, schema }))
+        .then(Validation { domain, schema })
         // last: counted is only what is worked on
-        .layer(AroundLayer(shed))
-        .named_layer(service)
+        .then(shed);
+    // in two, for the compiler looks only so deep into one
+    ServiceBuilder::new().layer(AroundLayer(unread)).layer(AroundLayer(read)).named_layer(service)
 }
 
 impl Serving {
