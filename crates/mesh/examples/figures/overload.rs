@@ -74,7 +74,10 @@ async fn callers(side: Side, whole: Duration) -> anyhow::Result<()> {
     let (from, to) = (calm, calm + whole);
     let overload: Vec<_> = calls.iter().filter(|call| (from..to).contains(&call.due)).collect();
     let count = |end: End| overload.iter().filter(|call| call.end == end).count();
-    let answered = f64::from(u32::try_from(count(End::Answered))?) / whole.as_secs_f64();
+    // what was answered meanwhile, not what waited at its end
+    let meanwhile = |call: &&Call| (from..to).contains(&(call.due + call.took));
+    let answered = calls.iter().filter(|call| call.end == End::Answered).filter(meanwhile).count();
+    let answered = f64::from(u32::try_from(answered)?) / whole.as_secs_f64();
     let share = 100.0 * answered / peak;
     let usual = p50(calls.iter().filter(|call| call.due < from));
     let normal = normal_from(&calls, to, usual, after);
