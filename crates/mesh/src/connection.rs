@@ -45,9 +45,10 @@ const STREAMS: u32 = 128;
 /// Calls that are given up before we have looked at them, of one connection at once: as many as it may have. More of them is
 /// an attack ("rapid reset", CVE-2023-44487), and ends the connection with `ENHANCE_YOUR_CALM`.
 const GIVEN_UP: usize = 128;
-/// Streams that break HTTP/2's rules, in a connection's life, before it is ended in the same way. Those whose refusal crossed
-/// with what they still sent count, too, so it is not fewer.
-const BROKEN: usize = 1_024;
+/// Streams that break HTTP/2's rules, in a connection's life, before it is ended in the same way, with the calls under way.
+/// A refusal that crosses with what its call still sends counts, too, and each is a frame and no more: so it is what five
+/// minutes ([`Limits::age`]) of 3,000 refusals a second bring.
+const BROKEN: usize = 1_000_000;
 /// The headers of a call. Tokens and traces take a tenth of it.
 const HEADERS: u32 = 16 * 1024;
 /// How often a silent peer is asked whether it is there, and how long it may take to say so. What died without a word, as a

@@ -13,7 +13,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::{convert::Infallible, net::SocketAddr};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 use tonic::{Status, body::Body};
@@ -117,9 +117,11 @@ pub(crate) struct Received {
     pub(crate) content: Vec<u8>,
 }
 
+pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
 pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 
 impl Frames {
@@ -150,12 +152,7 @@ impl Frames {
             write
         });
         let found = loop {
-            let mut head = [0; 9];
-            read.read_exact(&mut head).await.expect("it comes before the end");
-            let [a, b, c, kind, _flags, stream @ ..] = head;
-            let mut content = vec![0; usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)];
-            read.read_exact(&mut content).await.expect("it comes whole");
-            let frame = Received { kind, stream: u32::from_be_bytes(stream), content };
+            let frame = receive(&mut read).await;
             if found(&frame) {
                 break frame;
             }
@@ -163,6 +160,23 @@ impl Frames {
         drop(writing.await);
         found
     }
+
+    pub(crate) async fn send(&mut self, sent: &[u8]) {
+        self.0.write_all(sent).await.expect("it is taken");
+    }
+
+    pub(crate) async fn receive(&mut self) -> Received {
+        receive(&mut self.0).await
+    }
+}
+
+async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> Received {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.expect("it comes before the end");
+    let [a, b, c, kind, _flags, id @ ..] = head;
+    let mut content = vec![0; usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)];
+    stream.read_exact(&mut content).await.expect("it comes whole");
+    Received { kind, stream: u32::from_be_bytes(id), content }
 }
 
 impl Received {
