@@ -184,11 +184,7 @@ fn load(path: &Path) -> io::Result<Vec<u8>> {
 /// A process's own certificate, with its key.
 type Own = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-fn configs(
-    files: &Files,
-    Contents(contents): &Contents,
-    now: UnixTime,
-) -> anyhow::Result<Configs> {
+fn configs(files: &Files, Contents(contents): &Contents, now: UnixTime) -> anyhow::Result<Configs> {
     let named = |file: &Option<(&'static str, PathBuf)>| {
         file.as_ref()
             .map_or_else(String::new, |(flag, path)| format!("{} ({flag})", path.display()))
