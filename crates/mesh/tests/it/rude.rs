@@ -2,7 +2,7 @@
 
 use crate::{
     house::{DEFAULT, House, ask, reason, spawn},
-    probe::{ASK, FOLLOW, framed, question},
+    probe::{ASK, FOLLOW, TELL, framed, question},
     wire::{DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, RST_STREAM, Wire, frame},
 };
 use bytes::Bytes;
@@ -254,6 +254,8 @@ async fn what_is_too_much_is_refused_unread_and_told_when_to_come_again() {
     assert_eq!(answer.headers["grpc-retry-pushback-ms"], "1000", "and to machines");
     let first = wire.send(FOLLOW, &[], &[&good()]).await;
     assert_eq!(first.status().code(), Code::Ok, "it goes first");
+    let beside = wire.send(TELL, &[], &[&good()]).await;
+    assert_eq!(beside.status().code(), Code::Ok, "as do those who look what is the matter");
     let endpoint = Endpoint::from_shared(house.url()).expect("a URL");
     let mut health = HealthClient::new(endpoint.connect().await.expect("it listens"));
     assert!(health.check(HealthCheckRequest::default()).await.is_ok(), "health is apart");
