@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 #[command(next_help_heading = "Listening")]
 #[group(skip)]
 pub struct Guard {
-    /// Listen beyond this machine, too. There is no sign-in: whoever reaches a port may do everything
+    /// Listen beyond this machine, too. There is no sign-in: whoever reaches a port may do everything. `serve --tls-ca` does
+    /// without: callers need a certificate there
     #[arg(long, env = "STARCOFFEE_ALLOW_ANONYMOUS", value_parser = BoolishValueParser::new())]
     pub allow_anonymous: bool,
 }

@@ -45,9 +45,10 @@ const STREAMS: u32 = 128;
 /// Calls that are given up before we have looked at them, of one connection at once: as many as it may have. More of them is
 /// an attack ("rapid reset", CVE-2023-44487), and ends the connection with `ENHANCE_YOUR_CALM`.
 const GIVEN_UP: usize = 128;
-/// Streams that break HTTP/2's rules, in a connection's life, before it is ended in the same way. Those whose refusal crossed
-/// with what they still sent count, too, so it is not fewer.
-const BROKEN: usize = 1_024;
+/// Streams that break HTTP/2's rules, in a connection's life, before it is ended in the same way, with the calls under way.
+/// A refusal that crosses with what its call still sends counts, too, and each is a frame and no more: so it is what five
+/// minutes ([`Limits::age`]) of 3,000 refusals a second bring.
+const BROKEN: usize = 1_000_000;
 /// The headers of a call. Tokens and traces take a tenth of it.
 const HEADERS: u32 = 16 * 1024;
 /// How often a silent peer is asked whether it is there, and how long it may take to say so. What died without a word, as a
@@ -78,6 +79,13 @@ impl Usage {
         self.begun.load(Relaxed)
     }
 
+    /// How many calls there were, if none is under way.
+    fn at_rest(&self) -> Option<u64> {
+        // in this order: what ends meanwhile must not stand for what begins
+        let ended = self.ended.load(Relaxed);
+        (self.begun() == ended).then_some(ended)
+    }
+
     fn begin(self: &Arc<Self>) -> InUse {
         self.begun.fetch_add(1, Relaxed);
         InUse(self.clone())
@@ -86,17 +94,16 @@ impl Usage {
     /// Until nothing was done for so long, and for less than twice that.
     async fn stands_still(&self, time: Duration) {
         loop {
-            let before = self.begun();
+            let before = self.at_rest();
             sleep_until(Instant::now() + time).await;
-            if self.begun() == before && self.ended.load(Relaxed) == before {
+            if before.is_some() && self.at_rest() == before {
                 return;
             }
         }
     }
 
     /// Until the peer has to be told to go: it asks nothing, or has been here for long.
-    async fn expires(&self, limits: &Limits) {
-        let born = Instant::now();
+    async fn expires(&self, born: Instant, limits: &Limits) {
         sleep_until(born + limits.first_call).await;
         if self.begun() > 0 {
             let old = sleep_until(born + limits.some_age());
@@ -105,12 +112,6 @@ impl Usage {
                 () = self.stands_still(limits.idle) => {}
             }
         }
-    }
-
-    /// Until a peer that was told to go has nothing to do here any more: it does not listen. Calls under way are finished,
-    /// however long they take.
-    async fn deserted(&self) {
-        self.stands_still(if self.begun() > 0 { PONG } else { GOODBYE }).await;
     }
 }
 
@@ -227,18 +228,20 @@ async fn shake(
     (stream, address): (TcpStream, SocketAddr),
     limits: Limits,
 ) {
-    let Some(tls) = tls else { return serve(door, stream, None, limits).await };
+    let born = Instant::now();
+    let Some(tls) = tls else { return serve(door, stream, None, (born, limits)).await };
     let draining = door.host.draining();
     let shaken = tokio::select! {
         shaken = tls.accept(stream, address) => shaken,
         () = draining.cancelled() => None, // nothing was asked yet
     };
     if let Some((stream, peer)) = shaken {
-        serve(door, stream, peer, limits).await;
+        serve(door, stream, peer, (born, limits)).await;
     }
 }
 
-async fn serve<S>(door: Door, stream: S, peer: Option<Peer>, limits: Limits)
+/// A connection that was accepted, with the limits on its time from then on.
+async fn serve<S>(door: Door, stream: S, peer: Option<Peer>, (born, limits): (Instant, Limits))
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -271,7 +274,7 @@ where
         let told_to_go = async {
             tokio::select! {
                 () = draining.cancelled() => {}
-                () = usage.expires(&limits) => {}
+                () = usage.expires(born, &limits) => {}
             }
         };
         tokio::select! {
@@ -283,7 +286,7 @@ where
                     ended = connection.as_mut() => ended,
                     // whoever is cut off here never spoke, does not listen, or does not read
                     () = drained(&draining, &under_way, &end, &usage) => return,
-                    () = usage.deserted() => return,
+                    () = deserted(&usage, &end) => return,
                 }
             }
         }
@@ -298,6 +301,24 @@ where
     }
 }
 
+/// Waits until a peer that was told to go has nothing to do here any more: it does not listen. Calls under way are finished,
+/// however long they take.
+async fn deserted<S>(usage: &Usage, end: &End<S>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    usage.stands_still(if usage.begun() > 0 { PONG } else { GOODBYE }).await;
+    say_the_last(usage, end).await;
+}
+
+/// The last answers are handed over, but not all may be on their way.
+async fn say_the_last<S>(usage: &Usage, end: &End<S>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    end.stands_still(if usage.begun() > 0 { LAST_CALL } else { GOODBYE }).await;
+}
+
 /// Waits until the process drains and no call is left, and nothing is written any more.
 async fn drained<S>(
     draining: &CancellationToken,
@@ -310,6 +331,5 @@ async fn drained<S>(
     draining.cancelled().await;
     under_way.close();
     under_way.wait().await;
-    // the last answers are handed over, but not all may be on their way
-    end.stands_still(if usage.begun() > 0 { LAST_CALL } else { GOODBYE }).await;
+    say_the_last(usage, end).await;
 }

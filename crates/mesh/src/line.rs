@@ -71,17 +71,23 @@ impl<S: Unpin> Line<S> {
         Pin::new(self.stream.as_mut().expect("it is not dropped yet"))
     }
 
-    /// Tells that the peer takes something, or breaks the line when it does not for as long as a reader may stand still:
-    /// HTTP/2 would wait for ever, with all that it holds.
-    fn watch(
-        &mut self,
-        written: Poll<io::Result<usize>>,
-        context: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
+    /// Tells that something is written. A flush is none: it happens without anything to write, too.
+    fn tell(&self, written: &Poll<io::Result<usize>>) {
         if written.is_ready() {
-            self.blocked = None;
             self.written.notify_one();
-            return written;
+        }
+    }
+
+    /// Breaks the line when the peer takes nothing for as long as a reader may stand still: HTTP/2 would wait for ever, with
+    /// all that it holds.
+    fn watch<T>(
+        &mut self,
+        taken: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if taken.is_ready() {
+            self.blocked = None;
+            return taken;
         }
         let still = || Box::pin(sleep_until(Instant::now() + STILL));
         ready!(self.blocked.get_or_insert_with(still).as_mut().poll(context));
@@ -114,6 +120,7 @@ impl<S: AsyncWrite + Unpin> Write for Line<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = self.stream().poll_write(context, bytes);
+        self.tell(&written);
         self.watch(written, context)
     }
 
@@ -123,6 +130,7 @@ impl<S: AsyncWrite + Unpin> Write for Line<S> {
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = self.stream().poll_write_vectored(context, buffers);
+        self.tell(&written);
         self.watch(written, context)
     }
 
@@ -131,10 +139,31 @@ impl<S: AsyncWrite + Unpin> Write for Line<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_flush(context)
+        // TLS takes what it has room for, and waits here
+        let flushed = self.stream().poll_flush(context);
+        self.watch(flushed, context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stream().poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use tokio::io::{BufWriter, duplex};
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_written_and_cannot_be_flushed_breaks_the_line() {
+        let (ours, _takes_nothing) = duplex(1);
+        let (mut line, _end) = new(BufWriter::new(ours));
+        let begun = Instant::now();
+        let written = poll_fn(|context| Pin::new(&mut line).poll_write(context, b"ab")).await;
+        assert_eq!(written.expect("there is room in between"), 2);
+        let flushed = poll_fn(|context| Pin::new(&mut line).poll_flush(context)).await;
+        let error = flushed.expect_err("nobody takes it");
+        assert_eq!((error.kind(), begun.elapsed()), (io::ErrorKind::TimedOut, STILL));
     }
 }

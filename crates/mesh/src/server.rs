@@ -119,7 +119,8 @@ impl Server {
         Ok(self)
     }
 
-    /// Also serves another service, on the same port and by the same rules.
+    /// Also serves another service, on the same port and by the same rules. Its calls go first ([`Self::first`]): it is asked by
+    /// those who do something about a crowd, and not by the crowd.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -133,7 +134,8 @@ impl Server {
             + 'static,
         S::Future: Send,
     {
-        let rules = Rules::read(self.descriptors, S::NAME, deadlines)?;
+        let mut rules = Rules::read(self.descriptors, S::NAME, deadlines)?;
+        rules.methods.values_mut().for_each(|method| method.first = true);
         let add = |routes: Routes, around| routes.add_service(behind(around, rules, service));
         self.beside.push(Beside { service: S::NAME, add: Box::new(add) });
         Ok(self)

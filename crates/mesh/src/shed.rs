@@ -2,8 +2,9 @@
 //!
 //! How many that is, is learnt: AIMD on latency as in Netflix's concurrency-limits, with the square root of the limit as the
 //! step up as in its and Envoy's gradient. Methods share a limit, for they share the machine, but each is compared with itself:
-//! with what it takes while few calls are under way, which no overload can teach it. So a method that waits half a second for
-//! somebody else is not taken for a queue, and a queue is not taken for what is usual, however long it lasts.
+//! with what it takes while no more calls are under way than are always taken. So a method that waits half a second for
+//! somebody else is not taken for a queue, and a queue longer than that is not taken for what is usual, however long it lasts.
+//! One within it is: refusing would not shorten it.
 
 use crate::{
     Problem,
@@ -26,7 +27,8 @@ use std::{
 use tokio::time::{Instant, timeout};
 use tonic::{Code, body::Body};
 
-/// So many calls at once are always taken: as many as a single connection may bring. Below it all that is seen is usual.
+/// So many calls at once are always taken: as many as a single connection may bring. Up to here all that is seen is usual: a
+/// service that is slower for good is known to be so, and its limit comes back.
 const FLOOR: usize = 128;
 /// Where a process begins, which knows nothing yet: what a second's burst may bring.
 const START: usize = 512;
@@ -187,7 +189,8 @@ impl Method {
             End::Answered => Some(took > (twice + SLACK).min(self.late.max(usual + SLACK))),
             // how long an answer would have taken nobody knows: this long at least
             End::GivenUp if usual.is_zero() => (took > self.late).then_some(true),
-            End::GivenUp => (took > twice.max(WINDOW)).then_some(true),
+            // who gives up sooner than is usual had no time, whatever there is; who gives up later found a queue
+            End::GivenUp => (took > usual.max(WINDOW)).then_some(true),
             End::Refused => None,
         }
     }
@@ -262,8 +265,10 @@ impl State {
         }
         let most = self.window.most;
         if self.window.slow > self.window.calls / 2 {
-            // not from a limit that nobody came near
-            self.limit = (self.limit.min(most) / 10 * 9).max(FLOOR);
+            // few calls are slow for reasons of their own, and more is not to blame on a limit that nobody came near
+            if most > FLOOR {
+                self.limit = (self.limit.min(most) / 10 * 9).max(FLOOR);
+            }
         } else if most > self.limit / 2 {
             self.limit = (self.limit + self.limit.isqrt()).min(MOST);
         }

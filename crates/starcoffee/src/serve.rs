@@ -8,7 +8,10 @@ use journal::{
     Bus, bus,
     database::{self, Source},
 };
-use mesh::Serving;
+use mesh::{
+    Serving,
+    tls::{Client, Server},
+};
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 /// Run one service by itself
@@ -100,10 +103,11 @@ impl Service {
             );
         }
         let [api, admin] = self.listens();
+        // where callers have to say who they are, strangers learn no more than whether this is well
         if !tls.knows_callers() {
             process.guard.admit(api.0, api.1)?;
+            process.guard.admit(admin.0, admin.1)?;
         }
-        process.guard.admit(admin.0, admin.1)?;
         let ready_file = ReadyFile::take(ready_file.clone())?;
         let (host, drain, name) = (Host::new(), process.drain.clone(), self.name());
         let stream = bus::Stream {
@@ -111,10 +115,12 @@ impl Service {
             subjects: vec!["starcoffee.>".to_owned()],
         };
         let mut signals = Signals::new()?;
+        // before anything is waited for: what is wrong with a file is said at once
+        let tls = tls.open(&host)?;
         let (client, bus) = (format!("starcoffee-{name}"), bus.clone());
         let open = Box::pin(async {
             let bus = Bus::connect(&host, &bus, stream, &client).await?;
-            anyhow::Ok((self.open(&host, &bus).await?, bus))
+            anyhow::Ok((self.open(&host, &bus, tls).await?, bus))
         });
         let Some((serving, bus)) = process::unless_stopped(&mut signals, open).await? else {
             return Ok(());
@@ -130,9 +136,13 @@ impl Service {
     }
 
     /// Puts the service together; when this returns, it serves.
-    async fn open(self, host: &Host, bus: &Bus) -> anyhow::Result<Serving> {
+    async fn open(
+        self,
+        host: &Host,
+        bus: &Bus,
+        (server, client): (Option<Server>, Option<Client>),
+    ) -> anyhow::Result<Serving> {
         let database = self.common().database();
-        let (server, client) = self.common().tls.open(host)?;
         match self {
             Self::Order { mut config, payment_url, calls, till, .. } => {
                 config.tls = server;

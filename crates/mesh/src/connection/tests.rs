@@ -67,6 +67,11 @@ struct Peer {
 }
 
 fn open(size: usize) -> (Host, TaskTracker, DuplexStream, JoinHandle<()>) {
+    open_late(size, Instant::now())
+}
+
+/// One that was accepted a while ago.
+fn open_late(size: usize, born: Instant) -> (Host, TaskTracker, DuplexStream, JoinHandle<()>) {
     let (host, under_way) = (Host::new(), TaskTracker::new());
     let calls =
         Calls { domain: "example.org", draining: host.draining(), under_way: under_way.clone() };
@@ -74,7 +79,7 @@ fn open(size: usize) -> (Host, TaskTracker, DuplexStream, JoinHandle<()>) {
     let (ours, theirs) = tokio::io::duplex(16 * 1024);
     let routes = Protocol::new("example.org", routes);
     let door = Door { host: host.clone(), routes, under_way: under_way.clone() };
-    let served = host.track(serve(door, theirs, None, Limits::default()));
+    let served = host.track(serve(door, theirs, None, (born, Limits::default())));
     (host, under_way, ours, served)
 }
 
@@ -273,6 +278,27 @@ async fn who_asks_nothing_is_hung_up_on_within_ten_seconds() {
     let served = timeout(SECOND * 60, peer.served).await;
     served.expect("it is hung up on").expect("it does not panic");
     assert!(late.contains(&begun.elapsed()), "it spoke, and asked nothing: {:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_long_to_shake_hands_has_less_time_to_ask() {
+    let born = Instant::now();
+    wait(SECOND * 5).await;
+    let (_host, _under_way, _silent, served) = open_late(SMALL, born);
+    served.await.expect("it does not panic");
+    assert!(born.elapsed() < SECOND * 10, "{:?}", born.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_does_not_stand_still_while_a_call_is_under_way() {
+    let usage = Arc::new(Usage::default());
+    let (call, begun) = (usage.begin(), Instant::now());
+    let ends = async {
+        wait(SECOND.mul_f64(0.999)).await;
+        drop(call);
+    };
+    tokio::join!(usage.stands_still(SECOND), ends);
+    assert_eq!(begun.elapsed(), SECOND * 2, "the last answer may still be on its way");
 }
 
 async fn wait(time: Duration) {

@@ -25,6 +25,8 @@ struct Kitchen {
     shed: Shed,
     cooks: Arc<Semaphore>,
     each: Duration,
+    /// How long a caller waits.
+    patience: Duration,
     host: Host,
     answers: Arc<Mutex<Vec<Answered>>>,
 }
@@ -46,7 +48,8 @@ impl Kitchen {
         let methods = Arc::new(methods.collect());
         let shed = Shed { domain: "example.org", load: Arc::default(), methods };
         let cooks = Arc::new(Semaphore::new(cooks));
-        Self { shed, cooks, each, host: Host::new(), answers: Arc::default() }
+        let (host, patience) = (Host::new(), SECOND * 60);
+        Self { shed, cooks, each, patience, host, answers: Arc::default() }
     }
 
     /// Through the gate and the count, as around a service.
@@ -68,12 +71,13 @@ impl Kitchen {
         Gate(self.shed.clone()).around(request, worked_on).await
     }
 
-    /// A caller of its own, who waits as long as it takes.
+    /// A caller of its own.
     fn send(&self, path: &'static str) {
         let kitchen = self.clone();
         self.host.track(async move {
             let begun = Instant::now();
-            let answer = kitchen.call(path, Body::empty()).await;
+            let answer = timeout(kitchen.patience, kitchen.call(path, Body::empty())).await;
+            let Ok(answer) = answer else { return };
             let (at, took) = (Instant::now(), begun.elapsed());
             let well = End::of(&answer) == End::Answered;
             kitchen.answers.lock().expect("no panic").push(Answered { at, took, well });
@@ -144,10 +148,26 @@ async fn when_a_service_becomes_slow_for_good_its_limit_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_service_whose_callers_all_give_up_soon_is_seen_to_be_too_slow() {
+    let mut kitchen = Kitchen::new(Semaphore::MAX_PERMITS, MILLI * 500);
+    assert_eq!(refused(&kitchen.rush(200, SECOND * 3).await), 0);
+    kitchen.cooks = Arc::new(Semaphore::new(8));
+    kitchen.patience = MILLI * 600;
+    kitchen.rush(800, SECOND * 5).await;
+    assert!(kitchen.limit() < START / 2, "{}", kitchen.limit());
+}
+
+#[tokio::test(start_paused = true)]
 async fn few_calls_are_taken_however_slow_they_are() {
     let kitchen = Kitchen::new(10, SECOND * 3);
     for _window in 0..50 {
         wait(WINDOW).await;
+        (0..ENOUGH).for_each(|_| kitchen.shed.load.state().see(true, Instant::now()));
+    }
+    assert_eq!(kitchen.limit(), START, "no limit is to blame for few calls");
+    for _window in 0..50 {
+        wait(WINDOW).await;
+        kitchen.shed.load.state().window.most = FLOOR + 1;
         (0..ENOUGH).for_each(|_| kitchen.shed.load.state().see(true, Instant::now()));
     }
     assert_eq!(kitchen.limit(), FLOOR);
@@ -195,7 +215,7 @@ fn a_queue_is_told_from_what_is_usual() {
     for (took, end, slow) in [
         (MILLI * 280, End::Answered, Some(false)),
         (MILLI * 300, End::Answered, Some(true)),
-        (MILLI * 60, End::GivenUp, None),
+        (MILLI * 90, End::GivenUp, None),
         (MILLI * 110, End::GivenUp, Some(true)),
         (SECOND * 3, End::Refused, None),
     ] {

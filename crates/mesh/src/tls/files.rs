@@ -69,9 +69,9 @@ impl Certificates {
     /// # Errors
     /// What is wrong with which file, with its flag.
     pub fn open(host: &Host, files: Files, every: Duration) -> anyhow::Result<Self> {
-        let (contents, configs) = read(&files)?;
+        let (seen, configs) = read(&files)?;
         let (sender, held) = watch::channel(Arc::new(configs));
-        let reader = Reader { files, seen: Ok(contents), sender };
+        let reader = Reader { files, seen, refused: None, sender };
         host.spawn("the certificates", reader.work(every, host.draining()));
         Ok(Self(held))
     }
@@ -107,8 +107,10 @@ impl fmt::Debug for Certificates {
 /// Reads the files again and again.
 struct Reader {
     files: Files,
-    /// What was read last, good or bad: nothing is said twice.
-    seen: Result<Contents, String>,
+    /// What is in force.
+    seen: Contents,
+    /// Why what was read last is not. Nothing is said twice.
+    refused: Option<String>,
     sender: watch::Sender<Arc<Configs>>,
 }
 
@@ -124,32 +126,39 @@ impl Reader {
             }
             let files = self.files.clone();
             // a volume that is gone may keep a read waiting; no call waits with it
-            let read = spawn_blocking(move || contents(&files)).await?;
-            self.look(read.map_err(|error| format!("{error:#}")));
+            let read = tokio::select! {
+                () = draining.cancelled() => return Ok(()),
+                read = spawn_blocking(move || contents(&files)) => read?,
+            };
+            self.look(read, UnixTime::now());
         }
     }
 
-    fn look(&mut self, read: Result<Contents, String>) {
-        if read == self.seen {
-            return;
-        }
-        let configs = read.as_ref().map_err(Clone::clone).and_then(|contents| {
-            configs(&self.files, contents).map_err(|error| format!("{error:#}"))
+    /// What is refused is judged again each time: it may only have come too early.
+    fn look(&mut self, read: anyhow::Result<Contents>, now: UnixTime) {
+        let made = read.and_then(|contents| {
+            let new = contents != self.seen;
+            let configs = new.then(|| configs(&self.files, &contents, now)).transpose()?;
+            Ok(configs.map(|configs| (contents, configs)))
         });
-        match configs {
-            Ok(configs) => {
-                tracing::info!("the certificates have changed: new connections use the new ones");
-                self.sender.send_replace(Arc::new(configs));
-            }
-            Err(why) => tracing::warn!("new certificates are refused, the old ones stay: {why}"),
+        let refused = made.as_ref().err().map(|error| format!("{error:#}"));
+        if let Some(why) = &refused
+            && self.refused != refused
+        {
+            tracing::warn!("new certificates are refused, the old ones stay: {why}");
         }
-        self.seen = read;
+        self.refused = refused;
+        if let Ok(Some((contents, configs))) = made {
+            tracing::info!("the certificates have changed: new connections use the new ones");
+            self.sender.send_replace(Arc::new(configs));
+            self.seen = contents;
+        }
     }
 }
 
 fn read(files: &Files) -> anyhow::Result<(Contents, Configs)> {
     let contents = contents(files)?;
-    let configs = configs(files, &contents)?;
+    let configs = configs(files, &contents, UnixTime::now())?;
     Ok((contents, configs))
 }
 
@@ -175,7 +184,7 @@ fn load(path: &Path) -> io::Result<Vec<u8>> {
 /// A process's own certificate, with its key.
 type Own = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-fn configs(files: &Files, Contents(contents): &Contents) -> anyhow::Result<Configs> {
+fn configs(files: &Files, Contents(contents): &Contents, now: UnixTime) -> anyhow::Result<Configs> {
     let named = |file: &Option<(&'static str, PathBuf)>| {
         file.as_ref()
             .map_or_else(String::new, |(flag, path)| format!("{} ({flag})", path.display()))
@@ -190,7 +199,7 @@ fn configs(files: &Files, Contents(contents): &Contents) -> anyhow::Result<Confi
         (Some(chain), Some(secret)) => {
             let own = (certificates(chain, &cert)?, private_key(secret, &key)?);
             fits(&own, &provider, &cert, &key)?;
-            valid_now(&own.0, &provider, &cert)?;
+            valid(&own.0, now, &provider, &cert)?;
             Some(own)
         }
         (Some(_), None) => bail!("the certificate {cert} needs its key"),
@@ -283,8 +292,9 @@ fn fits(
 }
 
 /// A certificate that nobody will accept is no better than none.
-fn valid_now(
+fn valid(
     chain: &[CertificateDer<'_>],
+    now: UnixTime,
     provider: &CryptoProvider,
     file: &str,
 ) -> anyhow::Result<()> {
@@ -294,15 +304,18 @@ fn valid_now(
         &ParsedCertificate::try_from(first)?,
         &RootCertStore::empty(),
         &[],
-        UnixTime::now(),
+        now,
         provider.signature_verification_algorithms.all,
     );
-    match judged {
-        Err(rustls::Error::InvalidCertificate(
-            why @ (Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. }),
-        )) => bail!("the certificate {file} is not valid now: {why}"),
-        _ => Ok(()),
-    }
+    // not in TLS's own words: they count the seconds, and would be news at each look
+    let why = match judged {
+        Err(rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. })) => "has expired",
+        Err(rustls::Error::InvalidCertificate(NotValidYet | NotValidYetContext { .. })) => {
+            "is not valid yet"
+        }
+        _ => return Ok(()),
+    };
+    bail!("the certificate {file} {why}, by the clock of this machine")
 }
 
 #[cfg(test)]
@@ -321,25 +334,30 @@ mod tests {
         let files = Files { ca, cert, key };
         let (seen, configs) = read(&files).expect("they are well-formed");
         let (sender, mut held) = watch::channel(Arc::new(configs));
-        let mut reader = Reader { files: files.clone(), seen: Ok(seen), sender };
-        let mut look = || {
-            reader.look(contents(&files).map_err(|error| format!("{error:#}")));
+        let mut reader = Reader { files: files.clone(), seen, refused: None, sender };
+        // whoever made them, they are not valid at the beginning of all time
+        let (early, today) = (UnixTime::since_unix_epoch(Duration::ZERO), UnixTime::now());
+        let mut look = |now| {
+            reader.look(contents(&files), now);
             let changed = held.has_changed().expect("the reader lives");
             held.mark_unchanged();
             changed
         };
-        assert!(!look(), "nothing is new");
+        assert!(!look(today), "nothing is new");
         let cert = directory.path().join("till.pem");
         fs::write(&cert, "half a").expect("it can be written");
-        assert!(!look(), "it is malformed");
+        assert!(!look(today), "it is malformed");
         fs::remove_file(&cert).expect("it is there");
-        assert!(!look(), "it is missing");
+        assert!(!look(today), "it is missing");
         // first the certificate, then the key: between them they do not fit
         let next = authority.sign("till").expect("a name");
         fs::write(&cert, next.cert).expect("it can be written");
-        assert!(!look(), "the key is the old one's");
+        assert!(!look(today), "the key is the old one's");
         fs::write(directory.path().join("till.key"), next.key).expect("it can be written");
-        assert!(look(), "now they fit");
-        assert!(!look(), "that is known");
+        for _look in 0..2 {
+            assert!(!look(early), "they come too early");
+        }
+        assert!(look(today), "now they fit");
+        assert!(!look(today), "that is known");
     }
 }

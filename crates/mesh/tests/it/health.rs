@@ -2,12 +2,12 @@
 
 use crate::{
     house::{DEFAULT, House, MOST, reason},
-    probe,
+    probe::{self, Beside},
     wire::Wire,
 };
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 use tokio::time::timeout;
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status, server::NamedService as _, transport::Channel};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -150,7 +150,7 @@ async fn reflection_shows_the_service_with_its_rules() {
     };
     let MessageResponse::ListServicesResponse(list) = next().await else { panic!("no list") };
     let names: BTreeSet<_> = list.service.iter().map(|service| &*service.name).collect();
-    assert_eq!(names, BTreeSet::from([probe::NAME, "grpc.health.v1.Health"]));
+    assert_eq!(names, BTreeSet::from([probe::NAME, Beside::NAME, "grpc.health.v1.Health"]));
     let MessageResponse::FileDescriptorResponse(file) = next().await else { panic!("no file") };
     let pool = prost_reflect::DescriptorPool::decode(probe::descriptors()).expect("it decodes");
     let file_sent = &file.file_descriptor_proto[0];

@@ -1,6 +1,6 @@
 //! A process with one service, as far as a test can tell.
 
-use crate::probe::{self, Answer, Probe, Question};
+use crate::probe::{self, Answer, Beside, Probe, Question};
 use chassis::{DrainConfig, Host};
 use mesh::{
     Deadlines, Limits, Listener, Server, Serving,
@@ -72,6 +72,7 @@ impl House {
         let probe = Probe::new(&host);
         let serving = server
             .and_then(|server| server.first(["Follow"]))
+            .and_then(|server| server.beside(Beside, Deadlines::new(DEFAULT)))
             .and_then(|server| server.serve(&host, listener, probe.clone()))
             .expect("it can be served");
         let drain = DrainConfig { delay, timeout: Duration::from_secs(9) };

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use http::{Request, Response};
 use std::{
     convert::Infallible,
-    future::pending,
+    future::{Ready, pending, ready},
     sync::{Arc, Mutex, OnceLock},
     task::{Context, Poll},
     time::Duration,
@@ -21,6 +21,8 @@ pub(crate) const DOMAIN: &str = "example.org";
 pub(crate) const NAME: &str = "test.v1.Probe";
 pub(crate) const ASK: &str = "/test.v1.Probe/Ask";
 pub(crate) const FOLLOW: &str = "/test.v1.Probe/Follow";
+/// Of [`Beside`].
+pub(crate) const TELL: &str = "/test.v1.Beside/Tell";
 
 /// Several windows of HTTP/2, and less than the largest answer.
 pub(crate) const LARGE: usize = 3 * 1024 * 1024;
@@ -33,6 +35,9 @@ pub(crate) fn descriptors() -> &'static [u8] {
             service Probe {
               rpc Ask(Question) returns (Answer);
               rpc Follow(Question) returns (stream Answer);
+            }
+            service Beside {
+              rpc Tell(Question) returns (Answer);
             }
             message Question {
               string text = 1 [(buf.validate.field).string.max_len = 200];
@@ -233,4 +238,26 @@ impl Service<Request<Body>> for Probe {
 pub(crate) fn framed(message: &[u8]) -> Bytes {
     let len = u32::try_from(message.len()).expect("it is short");
     [&[0], len.to_be_bytes().as_slice(), message].concat().into()
+}
+
+/// A service on the same port, which answers with OK and nothing else.
+#[derive(Clone)]
+pub(crate) struct Beside;
+
+impl NamedService for Beside {
+    const NAME: &'static str = "test.v1.Beside";
+}
+
+impl Service<Request<Body>> for Beside {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _request: Request<Body>) -> Self::Future {
+        ready(Ok(Status::ok("").into_http()))
+    }
 }

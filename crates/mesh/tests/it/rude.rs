@@ -2,8 +2,8 @@
 
 use crate::{
     house::{DEFAULT, House, ask, reason, spawn},
-    probe::{ASK, FOLLOW, framed, question},
-    wire::{END_HEADERS, Frames, GOAWAY, HEADERS, RST_STREAM, Wire, frame},
+    probe::{ASK, FOLLOW, TELL, framed, question},
+    wire::{DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, RST_STREAM, Wire, frame},
 };
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, poll, stream::FuturesUnordered};
@@ -12,10 +12,11 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use mesh::Limits;
 use prost::Message as _;
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    task::JoinHandle,
     time::{Instant, timeout},
 };
 use tonic::{Code, body::Body, transport::Endpoint};
@@ -224,20 +225,26 @@ async fn a_million_empty_entries_take_no_memory() {
     house.close().await;
 }
 
-#[tokio::test]
-async fn what_is_too_much_is_refused_unread_and_told_when_to_come_again() {
-    let house = House::open().await;
-    let address = house.serving.address;
+/// Calls that wait for their release, until so many do.
+async fn work(house: &House, calls: Range<usize>) -> Vec<JoinHandle<Code>> {
     let wait = framed(&question("wait").encode_to_vec());
     let mut working = Vec::new();
-    for _connection in 0..CALLS / STREAMS {
-        let wire = Wire::connect(address).await;
-        for _call in 0..STREAMS {
+    for first in calls.clone().step_by(STREAMS) {
+        let wire = Wire::connect(house.serving.address).await;
+        for _call in first..calls.end.min(first + STREAMS) {
             let (wire, wait) = (wire.clone(), wait.clone());
             working.push(spawn(async move { wire.send(ASK, &[], &[&wait]).await.status().code() }));
         }
     }
-    house.probe.waits(CALLS).await;
+    house.probe.waits(calls.end).await;
+    working
+}
+
+#[tokio::test]
+async fn what_is_too_much_is_refused_unread_and_told_when_to_come_again() {
+    let house = House::open().await;
+    let address = house.serving.address;
+    let working = work(&house, 0..CALLS).await;
     let wire = Wire::connect(address).await;
     // nothing of it is sent, and nothing needs to be
     let answer = wire.hang(ASK, &[], &[]).await;
@@ -247,6 +254,8 @@ async fn what_is_too_much_is_refused_unread_and_told_when_to_come_again() {
     assert_eq!(answer.headers["grpc-retry-pushback-ms"], "1000", "and to machines");
     let first = wire.send(FOLLOW, &[], &[&good()]).await;
     assert_eq!(first.status().code(), Code::Ok, "it goes first");
+    let beside = wire.send(TELL, &[], &[&good()]).await;
+    assert_eq!(beside.status().code(), Code::Ok, "as do those who look what is the matter");
     let endpoint = Endpoint::from_shared(house.url()).expect("a URL");
     let mut health = HealthClient::new(endpoint.connect().await.expect("it listens"));
     assert!(health.check(HealthCheckRequest::default()).await.is_ok(), "health is apart");
@@ -255,6 +264,48 @@ async fn what_is_too_much_is_refused_unread_and_told_when_to_come_again() {
         assert_eq!(work.await.expect("it does not panic"), Code::Ok);
     }
     assert_eq!(wire.send(ASK, &[], &[&good()]).await.status().code(), Code::Ok, "it is over");
+    house.close().await;
+}
+
+#[tokio::test]
+async fn many_refusals_cost_no_call_on_the_same_connection() {
+    let house = House::open().await;
+    let mut wire = Frames::connect(house.serving.address).await;
+    let ask = Frames::call(ASK);
+    let wait = framed(&question("wait").encode_to_vec());
+    wire.send(&frame(HEADERS, END_HEADERS, 1, &ask)).await;
+    wire.send(&frame(DATA, END_STREAM, 1, &wait)).await;
+    house.probe.waits(1).await;
+    let working = work(&house, 1..CALLS).await;
+    let mut streams = (3..).step_by(2);
+    for _burst in 0..40 {
+        let streams: Vec<_> = streams.by_ref().take(100).collect();
+        for stream in &streams {
+            wire.send(&frame(HEADERS, END_HEADERS, *stream, &ask)).await;
+        }
+        let mut refused = 0;
+        while refused < streams.len() {
+            let frame = wire.receive().await;
+            assert_ne!(frame.kind, GOAWAY, "{frame:?}");
+            refused += usize::from(frame.kind == HEADERS);
+        }
+        // on its way when it was refused
+        for stream in streams {
+            wire.send(&frame(DATA, END_STREAM, stream, &good())).await;
+        }
+    }
+    house.probe.release();
+    loop {
+        let frame = wire.receive().await;
+        assert_ne!(frame.kind, GOAWAY, "{frame:?}");
+        if (frame.kind, frame.stream) == (DATA, 1) {
+            break;
+        }
+    }
+    for work in working {
+        assert_eq!(work.await.expect("it does not panic"), Code::Ok);
+    }
+    drop(wire);
     house.close().await;
 }
 

@@ -322,7 +322,7 @@ fn what_is_wrong_with_a_file_is_said_with_its_flag() {
     refused("key.pem", &till.cert, &["--tls-key", "no key"]);
     refused("key.pem", &another.key, &["--tls-key", "is not that of"]);
     fs::write(now.join("key.pem"), &expired.key).expect("it can be written");
-    refused("cert.pem", &expired.cert, &["--tls-cert", "not valid now", "expired"]);
+    refused("cert.pem", &expired.cert, &["--tls-cert", "has expired"]);
     fs::write(now.join("key.pem"), &till.key).expect("it can be written");
     assert!(Certificates::once(&mounted.files()).is_ok());
 

@@ -166,6 +166,14 @@ impl Frames {
         self.0.write_all(sent).await.expect("it is taken");
         read_until(&mut self.0, &mut found).await
     }
+
+    pub(crate) async fn send(&mut self, sent: &[u8]) {
+        self.0.write_all(sent).await.expect("it is taken");
+    }
+
+    pub(crate) async fn receive(&mut self) -> Received {
+        receive(&mut self.0).await
+    }
 }
 
 async fn read_until(
@@ -173,16 +181,20 @@ async fn read_until(
     found: &mut impl FnMut(&Received) -> bool,
 ) -> Received {
     loop {
-        let mut head = [0; 9];
-        read.read_exact(&mut head).await.expect("it comes before the end");
-        let [a, b, c, kind, _flags, stream @ ..] = head;
-        let mut content = vec![0; usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)];
-        read.read_exact(&mut content).await.expect("it comes whole");
-        let frame = Received { kind, stream: u32::from_be_bytes(stream), content };
+        let frame = receive(read).await;
         if found(&frame) {
             break frame;
         }
     }
+}
+
+async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> Received {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.expect("it comes before the end");
+    let [a, b, c, kind, _flags, id @ ..] = head;
+    let mut content = vec![0; usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)];
+    stream.read_exact(&mut content).await.expect("it comes whole");
+    Received { kind, stream: u32::from_be_bytes(id), content }
 }
 
 impl Received {

@@ -5,15 +5,17 @@ use super::{
     failure::Failure,
     output::Output,
     say,
-    shop::{Shop, ask},
+    shop::{Peer, Shop, ask},
     table::{Cell, Column, Row, duration, state, time},
 };
 use contract::ops::v1::{EndpointState, GetMeshRequest, GetMeshResponse, MethodPolicy, Upstream};
+use futures::future::join_all;
+use tonic::{Response, Status};
 
 pub(super) const HELP: &str = "\
 BREAKER is CLOSED (calls pass), OPEN (calls are answered at once, with a refusal), HALF_OPEN (one call at a time tries
 whether the upstream is back) or OFF. FAILED counts attempts of the last seconds, of which the breaker judges; BUDGET is
-how many retries are allowed now: it grows with the calls.
+how many retries are allowed now: it grows with the calls. Of a service with several URLs each is asked: AT says which.
 
 Examples:
   starcoffee mesh
@@ -30,49 +32,79 @@ pub(crate) struct Args {
 
 impl Args {
     pub(super) async fn run(self, shop: &Shop) -> Result<(), Failure> {
-        let (mut all, mut failures) = (GetMeshResponse::default(), Failures::default());
-        let mut answered = false;
-        for peer in self.service.peers(shop) {
-            match Ops::at(peer)?.client.get_mesh(ask(GetMeshRequest {})).await {
-                Ok(answer) => {
-                    answered = true;
-                    all.upstreams.extend(answer.into_inner().upstreams);
-                }
+        let peers = self.service.peers(shop).into_iter().flat_map(replicas);
+        // each has its own time: one that is away keeps nobody waiting for the others
+        let asked = join_all(peers.map(calls)).await;
+        let (mut told, mut failures) = (Vec::new(), Failures::default());
+        for (peer, answer) in asked.into_iter().collect::<Result<Vec<_>, _>>()? {
+            match answer {
+                Ok(answer) => told.push((peer.url, answer.upstreams)),
                 Err(status) => failures.add(peer, &status)?,
             }
         }
-        if answered {
-            show(shop, &all)?;
+        if !told.is_empty() {
+            show(shop, &told)?;
         }
         failures.end()
     }
 }
 
-fn show(shop: &Shop, all: &GetMeshResponse) -> Result<(), Failure> {
+/// Each process that is one service.
+fn replicas(peer: Peer<'_>) -> impl Iterator<Item = Peer<'_>> {
+    peer.url.split(',').map(move |url| Peer { url: url.trim(), ..peer })
+}
+
+async fn calls(peer: Peer<'_>) -> Result<(Peer<'_>, Result<GetMeshResponse, Status>), Failure> {
+    let answer = Ops::at(peer)?.client.get_mesh(ask(GetMeshRequest {})).await;
+    Ok((peer, answer.map(Response::into_inner)))
+}
+
+/// What each of them told, by where it is.
+fn show(shop: &Shop, told: &[(&str, Vec<Upstream>)]) -> Result<(), Failure> {
     let mut output = Output::new(shop);
-    output.list(all, &all.upstreams)?;
-    if all.upstreams.is_empty() {
+    let upstreams: Vec<_> = told
+        .iter()
+        .flat_map(|(at, upstreams)| upstreams.iter().map(move |upstream| Called { at, upstream }))
+        .collect();
+    let all = upstreams.iter().map(|called| called.upstream.clone()).collect();
+    output.list(&GetMeshResponse { upstreams: all }, &upstreams)?;
+    if upstreams.is_empty() {
         say("nobody is called from there");
         return Ok(());
     }
-    let upstreams = || all.upstreams.iter();
-    let endpoints = upstreams().flat_map(|upstream| {
-        upstream.endpoint_states.iter().map(|endpoint| Endpoint(upstream, endpoint))
+    let endpoints = upstreams.iter().flat_map(|called| {
+        called.upstream.endpoint_states.iter().map(|endpoint| Endpoint(*called, endpoint))
     });
     output.also(&endpoints.collect::<Vec<_>>())?;
-    let policies = upstreams().flat_map(|upstream| upstream.policies.iter().map(Policy));
-    Ok(output.also(&policies.collect::<Vec<_>>())?)
+    let mut policies: Vec<_> =
+        upstreams.iter().flat_map(|called| called.upstream.policies.iter().map(Policy)).collect();
+    // replicas have the same, once each has read what changed
+    let mut seen = Vec::new();
+    policies.retain(|Policy(policy)| {
+        let new = !seen.contains(policy);
+        seen.push(*policy);
+        new
+    });
+    Ok(output.also(&policies)?)
+}
+
+/// An upstream, and where the process is that calls it.
+#[derive(Clone, Copy)]
+struct Called<'a> {
+    at: &'a str,
+    upstream: &'a Upstream,
 }
 
 /// Where an upstream is found.
-struct Endpoint<'a>(&'a Upstream, &'a EndpointState);
+struct Endpoint<'a>(Called<'a>, &'a EndpointState);
 
 /// How one of its methods is called.
 struct Policy<'a>(&'a MethodPolicy);
 
-impl Row for Upstream {
+impl Row for Called<'_> {
     const COLUMNS: &'static [Column] = &[
         ("SERVICE", 0),
+        ("AT", 0),
         ("UPSTREAM", 0),
         ("BREAKER", 0),
         ("SINCE", 0),
@@ -86,16 +118,22 @@ impl Row for Upstream {
     ];
 
     fn cells(&self) -> Vec<Cell> {
-        let counts = self.counts.unwrap_or_default();
+        let Self { at, upstream } = self;
+        let counts = upstream.counts.unwrap_or_default();
         let counts =
             [counts.calls, counts.attempts, counts.retries, counts.refusals, counts.openings];
         let mut cells = vec![
-            self.service.as_str().into(),
-            self.name.as_str().into(),
-            state(if self.breaker_off { "OFF" } else { self.breaker_state().as_str_name() }),
-            time(self.breaker_change_time),
-            format!("{}/{}", self.breaker_failures, self.breaker_calls).into(),
-            self.retry_budget.to_string().into(),
+            upstream.service.as_str().into(),
+            (*at).into(),
+            upstream.name.as_str().into(),
+            state(if upstream.breaker_off {
+                "OFF"
+            } else {
+                upstream.breaker_state().as_str_name()
+            }),
+            time(upstream.breaker_change_time),
+            format!("{}/{}", upstream.breaker_failures, upstream.breaker_calls).into(),
+            upstream.retry_budget.to_string().into(),
         ];
         cells.extend(counts.map(|count| count.to_string().into()));
         cells
@@ -103,12 +141,20 @@ impl Row for Upstream {
 }
 
 impl Row for Endpoint<'_> {
-    const COLUMNS: &'static [Column] =
-        &[("UPSTREAM", 0), ("ENDPOINT", 0), ("STATE", 0), ("CALLS", 0), ("SINCE", 0), ("WHY", 0)];
+    const COLUMNS: &'static [Column] = &[
+        ("AT", 0),
+        ("UPSTREAM", 0),
+        ("ENDPOINT", 0),
+        ("STATE", 0),
+        ("CALLS", 0),
+        ("SINCE", 0),
+        ("WHY", 0),
+    ];
 
     fn cells(&self) -> Vec<Cell> {
-        let Self(upstream, endpoint) = self;
+        let Self(Called { at, upstream }, endpoint) = self;
         vec![
+            (*at).into(),
             upstream.name.as_str().into(),
             endpoint.endpoint.as_str().into(),
             state(if endpoint.in_use { "IN_USE" } else { "TAKEN_OUT" }),

@@ -290,10 +290,13 @@ async fn how_services_call_each_other_is_shown_and_set_by_a_file() -> anyhow::Re
     let shop = open(&[&flag]).await?;
     placed(&shop, "latte").await?;
     let table = run(&shop, "mesh").await?.data()?;
-    assert!(
-        table.starts_with("SERVICE ") && table.contains("\norder    payment   CLOSED "),
-        "{table}"
-    );
+    let at = format!("http://{}", shop.addresses().order);
+    let row = format!("\norder    {at}  payment   CLOSED ");
+    assert!(table.starts_with("SERVICE ") && table.contains(&row), "{table}");
+    let twice = [format!("--order-url={at},{at}/")];
+    let table = run_at(&twice, "mesh order").await?.data()?;
+    assert!(table.contains(&format!("\norder    {at}/  payment ")), "each is asked: {table}");
+    assert_eq!(table.matches("/Pay ").count(), 1, "and all have the same policies: {table}");
     let mesh = run(&shop, "mesh order -o json").await?.json()?;
     let payment = &mesh["upstreams"][0];
     assert_eq!((&payment["service"], &payment["counts"]["calls"]), (&"order".into(), &"1".into()));

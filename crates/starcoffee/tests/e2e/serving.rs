@@ -73,6 +73,27 @@ async fn a_malformed_bus_or_payment_url_is_named_with_its_setting() -> anyhow::R
 }
 
 #[tokio::test]
+async fn who_knows_its_callers_may_be_open_to_other_machines() -> anyhow::Result<()> {
+    let open = ["--order-listen", "0.0.0.0:0", "--order-admin-listen", "0.0.0.0:0"];
+    // nobody is there: what is wrong is said before anybody is waited for
+    let away =
+        ["--bus-url", "nats://127.0.0.1:1", "--database-url", "postgres://127.0.0.1:1/order"];
+    for (tls, said) in [
+        (&[][..], "--allow-anonymous"),
+        (&["--tls-cert", "order.pem", "--tls-key", "order.key"], "--allow-anonymous"),
+        // it may, and is not well yet
+        (&["--tls-ca", "ca.pem"], "--tls-cert and --tls-key are missing"),
+        (&["--tls-ca", "ca.pem", "--tls-cert", "order.pem"], "cannot read ca.pem (--tls-ca)"),
+    ] {
+        let all = [&["serve", "order"][..], &open, &away, tls].concat();
+        let output = testbed::run(binary(), &all, WITHIN).await?;
+        let line = String::from_utf8(output.stderr)?;
+        assert!(output.status.code() == Some(1) && line.contains(said), "{tls:?}: {line}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_start_that_waits_for_its_database_ends_when_it_is_told_to() -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let log = directory.path().join("log");
