@@ -34,8 +34,11 @@ generate:
     ./scripts/tools
     PATH="$PWD/.cache/tools/bin:$PATH" buf generate
 
-# the crash test and the loads, again and again
-soak TIMES="20":
+# the crash test and the loads, again and again; first the faults that only long runs find: 50 restarts in turns, the ways to
+# Payment cut twenty times each, Payment away for ten minutes (SOAK_RATE: calls a second while it restarts)
+soak TIMES="20" SOAK_RATE="400":
+    SOAK_RATE={{SOAK_RATE}} SOAK_RESTARTS=50 SOAK_CALLS=10000 SOAK_ROUNDS=20 SOAK_AWAY_SECONDS=600 \
+        cargo test -p starcoffee --test e2e --locked --release -- rolling parting --nocapture --test-threads 1
     for n in $(seq {{TIMES}}); do cargo test -p starcoffee --test e2e --locked -- crashing loading filling || exit 1; done
 
 # the circuit breaker, off and on: 100 users for a minute at payments that are too slow for them (docs/demos.md)

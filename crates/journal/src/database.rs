@@ -37,8 +37,9 @@ pub use sqlite::url;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a statement waits for a lock of another replica, whose transactions take milliseconds.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a session may hold locks while it asks for nothing: what holds them has crashed, or stands still.
-const IDLE_TRANSACTION: Duration = Duration::from_secs(10);
+/// How long a session may hold locks while it asks for nothing: what holds them has crashed, or stands still. Less than the
+/// 2.5 s that its callers wait before they ask another replica: that one is not to find the locks, and wait in its turn.
+const IDLE_TRANSACTION: Duration = Duration::from_secs(2);
 /// How long a replica waits for another one that brings the tables up to date.
 const MIGRATION_WAIT: Duration = Duration::from_secs(60);
 /// A connection that nobody has used for so long is looked at before it is: a server that was restarted is noticed then, and

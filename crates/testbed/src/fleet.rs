@@ -2,7 +2,7 @@
 //! stopped and started again by itself, and is found at the same address.
 
 use crate::{
-    DatabaseServer, Doors, Engine, Nats, Process,
+    DatabaseServer, Doors, Engine, Nats, Process, Proxy,
     certificates::Authority,
     doors::door,
     ports,
@@ -206,6 +206,20 @@ impl Fleet {
             arguments.extend(credentials);
         }
         Ok(())
+    }
+
+    /// Puts a proxy before a process: all that are started from now on call it there.
+    ///
+    /// # Errors
+    /// The proxy cannot listen.
+    pub async fn proxy(&mut self, service: Service, replica: usize) -> anyhow::Result<Proxy> {
+        let address = self.of(service, replica).address;
+        let proxy = Proxy::start(address).await?;
+        let (direct, by_proxy) = (format!("http://{address}"), proxy.url());
+        for argument in self.members.iter_mut().flat_map(|member| &mut member.arguments) {
+            *argument = argument.replace(&direct, &by_proxy);
+        }
+        Ok(proxy)
     }
 
     /// The arguments by which somebody shows who they are, with what was written for that name into [`Self::directory`].
