@@ -19,6 +19,9 @@ const BACK_OFF: Duration = Duration::from_millis(10);
 /// The shortest: a connection that is being closed is known to be so by then, and another one taken.
 const LEAST: Duration = Duration::from_millis(5);
 
+/// The reasons of a server that did not begin: it sheds load, or is stopping.
+const NOT_BEGUN: [&str; 2] = ["OVERLOADED", "DRAINING"];
+
 /// What an answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
@@ -67,6 +70,8 @@ fn transport(status: &Status) -> (Health, Again) {
         Code::Unavailable if not_sent(status) => (Health::Failing, Again::Yes),
         Code::DeadlineExceeded if not_sent(status) => (Health::Late, Again::Yes),
         Code::DeadlineExceeded => (Health::Late, Again::IfIdempotent),
+        // ours: an answer came, and is larger than what is read
+        Code::OutOfRange => (Health::Well, Again::No),
         // the last two are what a call comes to that a GOAWAY overtakes
         Code::Unavailable | Code::Cancelled | Code::Internal => {
             (Health::Failing, Again::IfIdempotent)
@@ -86,15 +91,13 @@ fn told(status: &Status) -> (Health, Again) {
         | (Code::DeadlineExceeded | Code::Unavailable | Code::Cancelled, None) => Again::IfIdempotent,
         _ => Again::No,
     });
-    let health = match status.code() {
-        // one of several goes, and says so: the others are well
-        Code::Unavailable if reason == Some("DRAINING") => Health::Unsaid,
-        Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss => Health::Failing,
-        Code::DeadlineExceeded => Health::Late,
-        // of what is too large, or of a quota, there is nothing to wait for
-        Code::ResourceExhausted if matches!(again, Again::After(_)) || reason.is_none() => {
-            Health::Failing
-        }
+    let health = match (status.code(), reason) {
+        // who sheds what is too much, or goes, does the rest: a breaker that opened then would make an outage of an overload
+        (_, Some(reason)) if NOT_BEGUN.contains(&reason) => Health::Unsaid,
+        // a quota, or a proxy's: of what is too large, our services say so
+        (Code::ResourceExhausted, None) => Health::Unsaid,
+        (Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss, _) => Health::Failing,
+        (Code::DeadlineExceeded, _) => Health::Late,
         _ => Health::Well,
     };
     (health, again)
@@ -218,6 +221,8 @@ mod tests {
         }
         assert_eq!(made(expired()), (Health::Late, Again::IfIdempotent));
         assert_eq!(made(Status::resource_exhausted("calm")), (Health::Failing, Again::No));
+        let large = made(Status::out_of_range("the answer is larger than 4 MiB"));
+        assert_eq!(large, (Health::Well, Again::No), "somebody answered");
         let nothing = |status| unsent(status, None);
         let unreached = nothing(Status::unavailable("nobody is there"));
         assert_eq!(made(unreached), (Health::Failing, Again::Yes));
@@ -230,7 +235,7 @@ mod tests {
         let draining = answered(Problem::draining("example.org"));
         assert_eq!(draining, (Health::Unsaid, Again::After(second)));
         let overloaded = answered(Problem::overloaded("example.org", "too much"));
-        assert_eq!(overloaded, (Health::Failing, Again::After(second)));
+        assert_eq!(overloaded, (Health::Unsaid, Again::After(second)));
         for (code, reason, health) in [
             (Code::NotFound, "NOT_FOUND", Health::Well),
             (Code::Aborted, "REVISION_MISMATCH", Health::Well),
@@ -272,6 +277,8 @@ mod tests {
         assert_eq!(away, (Health::Failing, Again::IfIdempotent));
         assert_eq!(answered(Status::internal("a bug")), (Health::Failing, Again::No));
         assert_eq!(answered(Status::not_found("no")), (Health::Well, Again::No));
+        let quota = answered(Status::resource_exhausted("too many requests"));
+        assert_eq!(quota, (Health::Unsaid, Again::No));
     }
 
     #[test]

@@ -201,6 +201,36 @@ async fn refusals_are_no_failures() {
 }
 
 #[tokio::test]
+async fn a_service_that_sheds_load_is_not_cut_off() {
+    let stage = Stage::open([]).await;
+    let channel = stage.channel("play.breaker.open_for = '10ms'\nplay.breaker.open_at_most = '10ms'");
+    for overloaded in [pushback(soon(), "-1"), Status::resource_exhausted("a proxy's quota")] {
+        stage.play.then(Some(overloaded));
+        for _call in 0..50 {
+            let status = call(&channel, TWICE, LONG).await.expect_err("it is shed");
+            assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+        }
+    }
+    let breaker = channel.snapshot().breaker;
+    assert_eq!((breaker.stage, breaker.failed), (client::Stage::Closed, 0));
+    // nor is it by a probe that is shed: the next one tells
+    stage.play.then(Some(ours(Code::Internal, "INTERNAL").into()));
+    while channel.snapshot().breaker.stage != client::Stage::Open {
+        let _fails = call(&channel, TWICE, LONG).await;
+    }
+    stage.play.then(Some(pushback(soon(), "-1")));
+    let begun = Instant::now();
+    for _probe in 0..20 {
+        while call(&channel, TWICE, LONG).await.is_err_and(|status| not_sent(&status)) {
+            assert!(begun.elapsed() < LONG, "{:?}", channel.snapshot());
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(channel.snapshot().breaker.stage, client::Stage::HalfOpen);
+    }
+    stage.close().await;
+}
+
+#[tokio::test]
 async fn a_service_that_is_well_again_is_asked_again() {
     let stage = Stage::open([]).await;
     stage.play.then(Some(ours(Code::Internal, "INTERNAL").into()));
