@@ -22,7 +22,7 @@ pub use policy::Policies;
 pub use snapshot::{Counts, MethodPolicy, Snapshot};
 
 use crate::tls;
-use attempt::{Answer, Call};
+use attempt::{Answer, Call, Usual};
 use balance::Balance;
 use breaker::{Breaker, Outcome, Permit};
 use budget::Budget;
@@ -90,6 +90,7 @@ struct Stack {
     counters: Counters,
     budget: Budget,
     breaker: Breaker,
+    usual: Usual,
     balance: Balance,
 }
 
@@ -159,7 +160,7 @@ impl Channel {
     /// How it is now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let Stack { name, methods, rules, counters, budget, breaker, balance } = &*self.0;
+        let Stack { name, methods, rules, counters, budget, breaker, balance, .. } = &*self.0;
         let (rules, now) = (rules.borrow().clone(), Instant::now());
         let policy = |(name, path): (&str, &str)| {
             let Method { facts, timeout, attempt_timeout, attempts } = *rules.method(path);
@@ -188,7 +189,8 @@ impl Stack {
     ) -> Self {
         let now = Instant::now();
         let (budget, breaker) = (Budget::new(now), Breaker::new(name, now));
-        Self { name, methods, rules, counters: Counters::default(), budget, breaker, balance }
+        let (counters, usual) = (Counters::default(), Usual::default());
+        Self { name, methods, rules, counters, budget, breaker, usual, balance }
     }
 
     /// What a call goes through, from the caller's side to the service's.
@@ -199,6 +201,8 @@ impl Stack {
         self.budget.deposit(&rules.budget);
         // the total deadline is around all: attempts and the waits between them end with it
         let mut call = Call::read(request, method).await?;
+        let most = method.attempt_timeout.unwrap_or(policy::ATTEMPT_TIMEOUT);
+        let usual = self.usual.note(call.left(), most);
         // retries are around the breaker: it counts each attempt, and what it refuses is not tried again
         let mut retry = Retry::new(method, &self.budget, &rules.budget);
         loop {
@@ -212,9 +216,9 @@ impl Stack {
                 count(&self.counters.retries);
             }
             // innermost, where each attempt has its own: the timeout, the headers that tell of it, and the endpoint
-            let answer = call.attempt(&self.balance, method, retry.made()).await;
+            let answer = call.attempt(&self.balance, method, usual, retry.made()).await;
             let verdict = judge(&answer);
-            settle(permit, verdict.health, &answer, method, &rules);
+            settle(permit, verdict.health, &answer, usual, &rules);
             let Some(wait) = retry.take(answer, verdict.again, &call) else {
                 return retry.end(expired);
             };
@@ -229,15 +233,13 @@ impl Stack {
 }
 
 /// Tells the breaker how an attempt ended, unless that says nothing about the service.
-fn settle(permit: Permit<'_>, health: Health, answer: &Answer, method: &Method, rules: &Rules) {
-    let usual = method.attempt_timeout.unwrap_or(answer.time);
+fn settle(permit: Permit<'_>, health: Health, answer: &Answer, usual: Duration, rules: &Rules) {
     let slow = usual.saturating_mul(rules.breaker.slow_percent) / 100;
     let outcome = match health {
         Health::Well if answer.took > slow => Outcome::Failed,
         Health::Well => Outcome::Well,
         Health::Failing => Outcome::Failed,
-        // with a fraction of the usual time, it is the caller who was late
-        Health::Late if answer.time >= usual / 4 => Outcome::Failed,
+        Health::Late if answer.telling => Outcome::Failed,
         Health::Late | Health::Unsaid => return,
     };
     permit.settle(outcome, &rules.breaker, Instant::now());

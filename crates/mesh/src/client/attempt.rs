@@ -14,6 +14,7 @@ use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full};
 use std::{
     pin::Pin,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     task::{Context, Poll},
     time::Duration,
 };
@@ -48,9 +49,29 @@ pub(super) struct Answer {
     pub(super) result: Answered,
     /// The error that was answered with. It is in the response, too.
     pub(super) refusal: Option<Status>,
-    /// How long it took, and how long it might have.
+    /// How long it took.
     pub(super) took: Duration,
-    pub(super) time: Duration,
+    /// Whether that it was late would say something about the service: with a fraction of the usual time, its caller was.
+    pub(super) telling: bool,
+}
+
+/// How long an attempt may usually take, in microseconds: what callers give, as far as the policy lets them have it. The longest counts, and is
+/// forgotten slowly, so that who is in a hurry now and then does not set the measure; who always is does.
+#[derive(Default)]
+pub(super) struct Usual(AtomicU64);
+
+impl Usual {
+    /// Takes down what a call gives. Says what is usual for such a call, of which an attempt may take `most`.
+    pub(super) fn note(&self, given: Duration, most: Duration) -> Duration {
+        let given = u64::try_from(given.min(most).as_micros()).unwrap_or(u64::MAX);
+        let was = self.0.load(Relaxed);
+        // a quarter is left after 90 calls: more than are in a hurry by chance
+        let longest = given.max(was - was / 64);
+        if longest != was {
+            self.0.store(longest, Relaxed);
+        }
+        Duration::from_micros(longest).min(most)
+    }
 }
 
 impl Call {
@@ -91,10 +112,17 @@ impl Call {
     }
 
     /// Sends it to one of the endpoints. `made` attempts came before.
-    pub(super) async fn attempt(&mut self, to: &Balance, method: &Method, made: u32) -> Answer {
+    pub(super) async fn attempt(
+        &mut self,
+        to: &Balance,
+        method: &Method,
+        usual: Duration,
+        made: u32,
+    ) -> Answer {
         let begun = Instant::now();
         let left = self.end.saturating_duration_since(begun);
         let time = method.attempt_timeout.map_or(left, |most| most.min(left));
+        let telling = time >= usual / 4;
         let unary = method.facts.shape == Shape::Unary;
         let mut request = self.request(made);
         if self.timed {
@@ -102,7 +130,7 @@ impl Call {
             let time = if unary { time } else { left };
             request.headers_mut().insert("grpc-timeout", header(time.saturating_sub(MARGIN)));
         }
-        let answered = to.send(request, time, &mut self.tried).await;
+        let answered = to.send(request, (time, telling), &mut self.tried).await;
         let (result, refusal) = match answered {
             Ok(response) if unary => match timeout_at(begun + time, whole(response)).await {
                 Ok(Ok((response, refusal))) => (Ok(response), refusal),
@@ -115,7 +143,7 @@ impl Call {
             }
             Err(status) => (Err(status), None),
         };
-        Answer { result, refusal, took: begun.elapsed(), time }
+        Answer { result, refusal, took: begun.elapsed(), telling }
     }
 
     fn request(&mut self, made: u32) -> Request<Body> {

@@ -53,8 +53,12 @@ struct Set {
 }
 
 /// Where a call was tried. The next attempt goes elsewhere, if there is one who is in.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Tried(Vec<SocketAddr>);
+#[derive(Default)]
+pub(crate) struct Tried {
+    /// Nearly every call has one attempt, and nothing to allocate for it.
+    first: Option<Arc<Endpoint>>,
+    more: Vec<Arc<Endpoint>>,
+}
 
 /// Where an attempt is.
 #[derive(Default)]
@@ -109,15 +113,15 @@ impl Balance {
         Ok(Self(Way::Endpoints(Arc::new(Endpoints { set, _ended: guard }))))
     }
 
-    /// One attempt at one endpoint, until the answer's headers come or `time` is over: that counts against the endpoint, and
-    /// is `DEADLINE_EXCEEDED`. Where no connection is to be had it goes on to the next by itself, for nothing was sent.
+    /// One attempt at one endpoint, until the answer's headers come or `time` is over: that is `DEADLINE_EXCEEDED`, and if it
+    /// is `telling`, because there was time enough, it counts against the endpoint. Where no connection is to be had it goes on to the next by itself, for nothing was sent.
     ///
     /// # Errors
     /// The status that the transport makes of a failure, marked [`super::failure::NotSent`] if nothing can have been sent.
     pub(crate) async fn send(
         &self,
         request: Request<Body>,
-        time: Duration,
+        (time, telling): (Duration, bool),
         tried: &mut Tried,
     ) -> Result<Response<Body>, Status> {
         let endpoints = match &self.0 {
@@ -131,8 +135,8 @@ impl Balance {
                 let At { endpoint: Some(endpoint), begun: true } = at else {
                     return Err(unsent(expired(), None));
                 };
-                tried.add(endpoint.address);
-                if endpoint.is_late(time) {
+                tried.add(&endpoint);
+                if telling && endpoint.is_late() {
                     endpoints.set.take_out(&endpoint);
                 }
                 Err(expired())
@@ -164,10 +168,18 @@ impl fmt::Debug for Balance {
 }
 
 impl Tried {
-    fn add(&mut self, address: SocketAddr) {
-        if !self.0.contains(&address) {
-            self.0.push(address);
+    fn add(&mut self, endpoint: &Arc<Endpoint>) {
+        if self.has(endpoint) {
+            return;
         }
+        match self.first {
+            None => self.first = Some(endpoint.clone()),
+            Some(_) => self.more.push(endpoint.clone()),
+        }
+    }
+
+    fn has(&self, endpoint: &Arc<Endpoint>) -> bool {
+        self.first.iter().chain(&self.more).any(|tried| Arc::ptr_eq(tried, endpoint))
     }
 }
 
@@ -179,39 +191,37 @@ impl Set {
         at: &mut At,
     ) -> Result<Response<Body>, Status> {
         let (mut passed, mut closed) = (Vec::new(), 0);
-        let mut why: BoxError = "there is no address of it".into();
-        loop {
-            let Some(endpoint) = self.choose_soon(tried).await else {
-                return Err(unconnected(why));
-            };
-            if passed.contains(&endpoint.address) || closed == CLOSED {
-                return Err(unconnected(why));
+        let mut why: Option<BoxError> = None;
+        while let Some(endpoint) = self.choose_soon(tried).await {
+            if passed.iter().any(|passed| Arc::ptr_eq(passed, &endpoint)) || closed == CLOSED {
+                break;
             }
-            let address = endpoint.address;
             let under_way = UnderWay::new(endpoint.clone());
             at.endpoint = Some(endpoint);
-            match under_way.0.send(request, &mut at.begun).await {
+            let endpoint = &under_way.0;
+            match endpoint.send(request, &mut at.begun).await {
                 Sent::Answered(answer) => {
-                    tried.add(address);
+                    tried.add(endpoint);
                     return Ok(answer);
                 }
                 Sent::Failed(status) => {
-                    tried.add(address);
+                    tried.add(endpoint);
                     return Err(status);
                 }
                 Sent::Unconnected(back, error) => {
                     request = back;
-                    why = error.into();
-                    tried.add(address);
-                    passed.push(address);
+                    why = Some(error.into());
+                    tried.add(endpoint);
+                    passed.push(endpoint.clone());
                 }
                 Sent::Closed(back) => {
                     request = back;
-                    why = "the connection ended before".into();
+                    why = Some("the connection ended before".into());
                     closed += 1;
                 }
             }
         }
+        Err(unconnected(why.unwrap_or_else(|| "there is no address of it".into())))
     }
 
     /// The endpoint for a call. A service of which nothing is known yet is waited for.
@@ -239,10 +249,14 @@ impl Set {
         let were = self.endpoints.borrow().clone();
         let mut are: Vec<Arc<Endpoint>> = Vec::new();
         for (address, origin) in places {
-            if are.iter().any(|endpoint| endpoint.address == address) {
+            // the same address by another name is another one: its certificate bears the name, and requests do
+            let same = |endpoint: &&Arc<Endpoint>| {
+                endpoint.address == address && endpoint.origin.authority == origin.authority
+            };
+            if are.iter().any(|endpoint| same(&endpoint)) {
                 continue;
             }
-            let is = were.iter().find(|endpoint| endpoint.address == address).cloned();
+            let is = were.iter().find(same).cloned();
             are.push(is.unwrap_or_else(|| self.come(address, origin, were.is_empty())));
         }
         let gone = |was: &&Arc<Endpoint>| !are.iter().any(|is| Arc::ptr_eq(is, was));
@@ -271,7 +285,7 @@ fn choose(endpoints: &[Arc<Endpoint>], tried: &Tried) -> Option<Arc<Endpoint>> {
     let mut drawn: [Option<&Arc<Endpoint>>; 2] = [None; 2];
     let (mut best, mut seen) = (u8::MAX, 0);
     for endpoint in endpoints {
-        let reluctance = endpoint.reluctance(tried.0.contains(&endpoint.address));
+        let reluctance = endpoint.reluctance(tried.has(endpoint));
         if reluctance < best {
             (best, seen, drawn) = (reluctance, 0, [None; 2]);
         }

@@ -11,7 +11,7 @@ use super::{
 use crate::tls;
 use bytes::Bytes;
 use http::{
-    HeaderValue, Request, Response, Uri,
+    HeaderValue, Request, Response, StatusCode, Uri,
     header::{Entry, USER_AGENT},
     uri::{Authority, Scheme},
 };
@@ -35,10 +35,8 @@ use tonic::{Status, body::Body};
 
 /// Attempts in a row that had no answer in time: one is a slow call, two are bad luck, three are a process that stands still.
 const LATE: u32 = 3;
-/// An attempt that has less time says nothing about its endpoint when it is over.
-const TELLING: Duration = Duration::from_millis(20);
-/// How long others are preferred to an endpoint that answered UNAVAILABLE. Who refuses at once has the fewest calls under way,
-/// and would draw all of them to itself.
+/// How long others are preferred to an endpoint that failed a call, or would not have it. Who refuses at once has the fewest
+/// calls under way, and would draw all of them to itself.
 const REST: Duration = Duration::from_secs(1);
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("mesh/", env!("CARGO_PKG_VERSION")));
 
@@ -185,9 +183,8 @@ impl Endpoint {
         match line.try_send_request(request).await {
             Ok(answer) => {
                 self.heard();
-                if answer.headers().get("grpc-status").is_some_and(|code| code == "14") {
-                    let until = (self.born.elapsed() + REST).as_millis();
-                    self.rests.store(u64::try_from(until).unwrap_or(u64::MAX), Relaxed);
+                if refuses(&answer) {
+                    self.rest();
                 }
                 Sent::Answered(answer.map(Body::new))
             }
@@ -196,13 +193,27 @@ impl Endpoint {
                     *begun = false;
                     Sent::Closed(request)
                 }
-                None => Sent::Failed(failed(error.into_error())),
+                None => {
+                    self.rest();
+                    Sent::Failed(failed(error.into_error()))
+                }
             },
         }
     }
 
+    fn rest(&self) {
+        let until = (self.born.elapsed() + REST).as_millis();
+        self.rests.store(u64::try_from(until).unwrap_or(u64::MAX), Relaxed);
+    }
+
     /// The connection, as soon as there is one; else why there is none.
     async fn line(&self) -> Result<SendRequest<Body>, Unreached> {
+        // nearly every call: nobody is to be waited for
+        if let Line::Up(line) = &self.state.borrow().line
+            && !line.is_closed()
+        {
+            return Ok(line.clone());
+        }
         let mut states = self.state.subscribe();
         let mut asked = false;
         loop {
@@ -219,9 +230,9 @@ impl Endpoint {
         }
     }
 
-    /// There was no answer within `time`. Whether that was once too often: it stands still.
-    pub(super) fn is_late(&self, time: Duration) -> bool {
-        time >= TELLING && self.late.fetch_add(1, Relaxed) + 1 >= LATE
+    /// There was no answer in time. Whether that was once too often: it stands still.
+    pub(super) fn is_late(&self) -> bool {
+        self.late.fetch_add(1, Relaxed) + 1 >= LATE
     }
 
     /// An answer came, whatever it says: somebody is there.
@@ -230,6 +241,16 @@ impl Endpoint {
         if self.late.load(Relaxed) > 0 {
             self.late.store(0, Relaxed);
         }
+        self.comes_in();
+    }
+
+    /// It answered its keeper. That is no call's answer: the next call that has none in time takes it out again.
+    pub(super) fn proved(&self) {
+        self.late.store(LATE - 1, Relaxed);
+        self.comes_in();
+    }
+
+    fn comes_in(&self) {
         if !self.answered.load(Relaxed) {
             self.answered.store(true, Relaxed);
         }
@@ -306,6 +327,12 @@ impl Endpoint {
         let mut states = self.state.subscribe();
         let _out = states.wait_for(|state| state.out.is_some()).await;
     }
+}
+
+/// Whether it would rather not have had the call: UNAVAILABLE, RESOURCE_EXHAUSTED, or a proxy's word instead of gRPC's.
+fn refuses<B>(answer: &Response<B>) -> bool {
+    let told = answer.headers().get("grpc-status");
+    answer.status() != StatusCode::OK || told.is_some_and(|code| code == "14" || code == "8")
 }
 
 impl fmt::Display for Endpoint {

@@ -30,6 +30,9 @@ const YOUNG: Duration = Duration::from_secs(1);
 /// do not wait for.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(3);
+/// The pause that no call shortens: when all endpoints are away each call wants a connection, and a host with many callers
+/// would do little else than try. Less than a call that waits notices.
+const WANTED: Duration = Duration::from_millis(30);
 /// What was well for so long begins anew with the shortest pause.
 const CALM: Duration = Duration::from_secs(10);
 
@@ -77,8 +80,10 @@ async fn keep(endpoint: &Endpoint) {
             Err(error) => Unreached::of(&*error),
         };
         endpoint.unconnected(why);
+        let pause = pauses.next();
+        wait(WANTED).await;
         // or as soon as a call has nowhere else to go
-        let _wanted = timeout(pauses.next(), endpoint.wanted()).await;
+        let _wanted = timeout(pause.saturating_sub(WANTED), endpoint.wanted()).await;
     }
 }
 
@@ -126,7 +131,7 @@ async fn live(
         tokio::select! {
             ended = &mut connection => return ended,
             proved = proof => if proved {
-                endpoint.heard();
+                endpoint.proved();
             }
         }
     }

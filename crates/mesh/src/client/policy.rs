@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// What an attempt may take: the slowest answers that are still of use come sooner, and within the 3 s that people wait there
 /// is time for another attempt.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(2_500);
+pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(2_500);
 /// What two retries do not mend, a third does not either.
 const ATTEMPTS: u32 = 3;
 /// How often the file is looked at: one small read.
@@ -171,12 +171,12 @@ impl Rules {
             method.attempt_timeout = limits.attempt_timeout.or(method.attempt_timeout);
             method.attempts = limits.attempts.unwrap_or(method.attempts);
         }
-        Ok(Self {
-            breaker: section.breaker,
-            budget: section.budget,
-            methods: all,
-            unknown: method(Facts::UNKNOWN),
-        })
+        let mut unknown = method(Facts::UNKNOWN);
+        // the end of the call is that of its attempt: what counts as slow or late is measured by what an attempt can have
+        for method in all.values_mut().chain([&mut unknown]) {
+            method.attempt_timeout = method.attempt_timeout.min(method.timeout);
+        }
+        Ok(Self { breaker: section.breaker, budget: section.budget, methods: all, unknown })
     }
 
     pub(super) fn method(&self, path: &str) -> &Method {

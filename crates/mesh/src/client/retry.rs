@@ -14,10 +14,16 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+/// As long as it is certain that nothing was sent, that is worth more to know than an attempt which this little time is left
+/// for: it would most likely end in doubt.
+const CERTAIN: Duration = Duration::from_millis(20);
 /// The longest wait before the first retry; twice as long before the next.
 const BACK_OFF: Duration = Duration::from_millis(10);
 /// The shortest: a connection that is being closed is known to be so by then, and another one taken.
 const LEAST: Duration = Duration::from_millis(5);
+
+/// The reasons of a server that did not begin: it sheds load, or is stopping.
+const NOT_BEGUN: [&str; 2] = ["OVERLOADED", "DRAINING"];
 
 /// What an answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,9 +51,11 @@ pub(super) enum Again {
     No,
     /// If the method allows it: the last time may have had its effect.
     IfIdempotent,
+    /// And who answers says when.
+    IfIdempotentAfter(Duration),
     /// Nothing of it was sent.
     Yes,
-    /// Who answers says so, and when.
+    /// Who answers says so, and when: it has not begun.
     After(Duration),
 }
 
@@ -67,6 +75,8 @@ fn transport(status: &Status) -> (Health, Again) {
         Code::Unavailable if not_sent(status) => (Health::Failing, Again::Yes),
         Code::DeadlineExceeded if not_sent(status) => (Health::Late, Again::Yes),
         Code::DeadlineExceeded => (Health::Late, Again::IfIdempotent),
+        // ours: an answer came, and is larger than what is read
+        Code::OutOfRange => (Health::Well, Again::No),
         // the last two are what a call comes to that a GOAWAY overtakes
         Code::Unavailable | Code::Cancelled | Code::Internal => {
             (Health::Failing, Again::IfIdempotent)
@@ -79,29 +89,28 @@ fn transport(status: &Status) -> (Health, Again) {
 fn told(status: &Status) -> (Health, Again) {
     let reason = crate::reason(status);
     let reason = reason.as_deref();
-    let again = pushback(status).unwrap_or(match (status.code(), reason) {
+    let again = pushback(status, reason).unwrap_or(match (status.code(), reason) {
         // the attempt's own time was over, and its server knew first
         (Code::DeadlineExceeded, Some("DEADLINE"))
         // no service of ours leaves the reason out
         | (Code::DeadlineExceeded | Code::Unavailable | Code::Cancelled, None) => Again::IfIdempotent,
         _ => Again::No,
     });
-    let health = match status.code() {
-        // one of several goes, and says so: the others are well
-        Code::Unavailable if reason == Some("DRAINING") => Health::Unsaid,
-        Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss => Health::Failing,
-        Code::DeadlineExceeded => Health::Late,
-        // of what is too large, or of a quota, there is nothing to wait for
-        Code::ResourceExhausted if matches!(again, Again::After(_)) || reason.is_none() => {
-            Health::Failing
-        }
+    let health = match (status.code(), reason) {
+        // who sheds what is too much, or goes, does the rest: a breaker that opened then would make an outage of an overload
+        (_, Some(reason)) if NOT_BEGUN.contains(&reason) => Health::Unsaid,
+        // a quota, or a proxy's: of what is too large, our services say so
+        (Code::ResourceExhausted, None) => Health::Unsaid,
+        (Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss, _) => Health::Failing,
+        (Code::DeadlineExceeded, _) => Health::Late,
         _ => Health::Well,
     };
     (health, again)
 }
 
-/// What who answers says about a retry: `grpc-retry-pushback-ms` to meshes, or else `RetryInfo` to everybody.
-fn pushback(status: &Status) -> Option<Again> {
+/// What who answers says about a retry: `grpc-retry-pushback-ms` to meshes, or else `RetryInfo` to everybody. That says when,
+/// and only some reasons say that the first time had no effect.
+fn pushback(status: &Status, reason: Option<&str>) -> Option<Again> {
     if let Some(value) = status.metadata().get("grpc-retry-pushback-ms") {
         // a negative number means no, and so does what is no number (gRFC A6)
         let millis = value.to_str().ok().and_then(|value| value.parse().ok());
@@ -110,7 +119,8 @@ fn pushback(status: &Status) -> Option<Again> {
         );
     }
     let delay = status.get_details_retry_info()?.retry_delay?;
-    Some(Again::After(delay))
+    let not_begun = reason.is_some_and(|reason| NOT_BEGUN.contains(&reason));
+    Some(if not_begun { Again::After(delay) } else { Again::IfIdempotentAfter(delay) })
 }
 
 /// The attempts of a call.
@@ -147,15 +157,18 @@ impl<'a> Retry<'a> {
         }
         let wait = match again {
             Again::No => return None,
-            Again::IfIdempotent if !self.method.facts.idempotent => return None,
+            Again::IfIdempotent | Again::IfIdempotentAfter(_) if !self.method.facts.idempotent => {
+                return None;
+            }
             Again::IfIdempotent | Again::Yes => back_off(self.made),
-            Again::After(time) => spread(time),
+            Again::After(time) | Again::IfIdempotentAfter(time) => spread(time),
         };
+        let needs = if self.sent { USEFUL } else { CERTAIN };
         let (budget, settings) = self.budget;
         let worth = self.made < self.method.attempts
             && call.repeats()
             // what cannot be answered in time any more is not waited for
-            && wait.saturating_add(USEFUL) <= call.left()
+            && wait.saturating_add(needs) <= call.left()
             && budget.withdraw(settings, Instant::now());
         worth.then_some(wait)
     }
@@ -186,14 +199,14 @@ pub(super) async fn pause(time: Duration) {
 #[cfg(test)]
 mod tests {
     use super::super::failure::{expired, unsent};
+    use super::super::policy::{Facts, Shape};
     use super::*;
     use crate::Problem;
-    use http::Response;
+    use http::{Request, Response};
     use tonic::body::Body;
 
     fn came(result: super::super::Answered, refusal: Option<Status>) -> Verdict {
-        let (took, time) = (Duration::ZERO, Duration::from_secs(1));
-        judge(&Answer { result, refusal, took, time })
+        judge(&Answer { result, refusal, took: Duration::ZERO, telling: true })
     }
 
     fn answered(status: impl Into<Status>) -> (Health, Again) {
@@ -218,6 +231,8 @@ mod tests {
         }
         assert_eq!(made(expired()), (Health::Late, Again::IfIdempotent));
         assert_eq!(made(Status::resource_exhausted("calm")), (Health::Failing, Again::No));
+        let large = made(Status::out_of_range("the answer is larger than 4 MiB"));
+        assert_eq!(large, (Health::Well, Again::No), "somebody answered");
         let nothing = |status| unsent(status, None);
         let unreached = nothing(Status::unavailable("nobody is there"));
         assert_eq!(made(unreached), (Health::Failing, Again::Yes));
@@ -230,7 +245,7 @@ mod tests {
         let draining = answered(Problem::draining("example.org"));
         assert_eq!(draining, (Health::Unsaid, Again::After(second)));
         let overloaded = answered(Problem::overloaded("example.org", "too much"));
-        assert_eq!(overloaded, (Health::Failing, Again::After(second)));
+        assert_eq!(overloaded, (Health::Unsaid, Again::After(second)));
         for (code, reason, health) in [
             (Code::NotFound, "NOT_FOUND", Health::Well),
             (Code::Aborted, "REVISION_MISMATCH", Health::Well),
@@ -241,6 +256,8 @@ mod tests {
         ] {
             assert_eq!(answered(ours(code, reason)), (health, Again::No), "{reason}");
         }
+        let unstored = answered(Problem::unstored("example.org"));
+        assert_eq!(unstored, (Health::Failing, Again::IfIdempotentAfter(second)), "is it undone?");
         let late = answered(ours(Code::DeadlineExceeded, "DEADLINE"));
         assert_eq!(late, (Health::Late, Again::IfIdempotent), "it knew before us");
     }
@@ -272,6 +289,29 @@ mod tests {
         assert_eq!(away, (Health::Failing, Again::IfIdempotent));
         assert_eq!(answered(Status::internal("a bug")), (Health::Failing, Again::No));
         assert_eq!(answered(Status::not_found("no")), (Health::Well, Again::No));
+        let quota = answered(Status::resource_exhausted("too many requests"));
+        assert_eq!(quota, (Health::Unsaid, Again::No));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_certainly_not_sent_is_not_put_in_doubt_at_the_last_moment() {
+        let facts = Facts { idempotent: true, shape: Shape::Unary };
+        let method = Method { facts, timeout: None, attempt_timeout: None, attempts: 3 };
+        let (budget, settings) = (Budget::new(Instant::now()), budget::Settings::default());
+        let away = || Status::unavailable("nobody is there");
+        for (left, status, again, goes_on) in [
+            ("24m", unsent(away(), None), Again::Yes, false),
+            ("31m", unsent(away(), None), Again::Yes, true),
+            ("9m", away(), Again::IfIdempotent, false),
+            ("16m", away(), Again::IfIdempotent, true),
+        ] {
+            let request = Request::builder().header("grpc-timeout", left).body(Body::empty());
+            let call = Call::read(request.expect("it is one"), &method).await.expect("it has time");
+            let mut retry = Retry::new(&method, &budget, &settings);
+            let (took, telling) = (Duration::ZERO, true);
+            let answer = Answer { result: Err(status), refusal: None, took, telling };
+            assert_eq!(retry.take(answer, again, &call).is_some(), goes_on, "{left} {again:?}");
+        }
     }
 
     #[test]

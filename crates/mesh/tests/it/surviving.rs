@@ -6,6 +6,7 @@ use crate::{
     probe::{self, question},
 };
 use chassis::Host;
+use futures::future::join_all;
 use mesh::{
     Channel, Policies, Problem, Upstream,
     client::{self, not_sent},
@@ -44,6 +45,12 @@ async fn what_may_be_tried_again_is_and_nothing_else() {
     for (what, comes, once, twice) in [
         ("a proxy's error", away(), 1, 2),
         ("an overload", soon().into(), 2, 2),
+        (
+            "a wait, and no word of what was done",
+            ours(Code::Unavailable, "AWAY").with_retry_after(Duration::from_millis(5)).into(),
+            1,
+            2,
+        ),
         ("an overload, to people only", pushback(soon(), "-1"), 1, 1),
         ("a pushback", pushback(ours(Code::Unavailable, "AWAY"), "5"), 2, 2),
         ("too late a pushback", pushback(ours(Code::Unavailable, "AWAY"), "60000"), 1, 1),
@@ -197,6 +204,66 @@ async fn refusals_are_no_failures() {
     }
     let breaker = channel.snapshot().breaker;
     assert_eq!((breaker.stage, breaker.calls, breaker.failed), (client::Stage::Closed, 80, 0));
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_service_that_stands_still_is_left_alone_however_little_time_its_callers_give() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", silent.local_addr().expect("it is bound"));
+    for (policies, time) in [("play.timeout = '500ms'", LONG), ("", Duration::from_millis(500))] {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(file.path(), policies).expect("it can be written");
+        let channel = channel(&Host::new(), &url, file.path()).expect("it can be opened");
+        for status in join_all((0..20).map(|_call| call(&channel, ONCE, time))).await {
+            let status = status.expect_err("nobody answers");
+            assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+        }
+        assert!(channel.refuses(), "{policies}: {:?}", channel.snapshot());
+    }
+}
+
+#[tokio::test]
+async fn who_is_in_a_hurry_harms_nobody() {
+    let stage = Stage::open((0..80).map(|_call| Act::Hang)).await;
+    let channel = stage.channel("");
+    let patient = call(&channel, ONCE, LONG);
+    let hurried = (0..40).map(|_call| call(&channel, ONCE, Duration::from_millis(50)));
+    let (_patient, hurried) = tokio::join!(patient, join_all(hurried));
+    assert!(hurried.iter().all(Result::is_err), "there is no answer in that time");
+    let snapshot = channel.snapshot();
+    assert!(!channel.refuses() && snapshot.breaker.failed <= 1, "{snapshot:?}");
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_service_that_sheds_load_is_not_cut_off() {
+    let stage = Stage::open([]).await;
+    let channel =
+        stage.channel("play.breaker.open_for = '10ms'\nplay.breaker.open_at_most = '10ms'");
+    for overloaded in [pushback(soon(), "-1"), Status::resource_exhausted("a proxy's quota")] {
+        stage.play.then(Some(overloaded));
+        for _call in 0..50 {
+            let status = call(&channel, TWICE, LONG).await.expect_err("it is shed");
+            assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+        }
+    }
+    let breaker = channel.snapshot().breaker;
+    assert_eq!((breaker.stage, breaker.failed), (client::Stage::Closed, 0));
+    // nor is it by a probe that is shed: the next one tells
+    stage.play.then(Some(ours(Code::Internal, "INTERNAL").into()));
+    while channel.snapshot().breaker.stage != client::Stage::Open {
+        let _fails = call(&channel, TWICE, LONG).await;
+    }
+    stage.play.then(Some(pushback(soon(), "-1")));
+    let begun = Instant::now();
+    for _probe in 0..20 {
+        while call(&channel, TWICE, LONG).await.is_err_and(|status| not_sent(&status)) {
+            assert!(begun.elapsed() < LONG, "{:?}", channel.snapshot());
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(channel.snapshot().breaker.stage, client::Stage::HalfOpen);
+    }
     stage.close().await;
 }
 

@@ -7,7 +7,6 @@ use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::{
     collections::HashMap,
-    convert::Infallible,
     io,
     pin::pin,
     sync::{
@@ -26,6 +25,14 @@ use tonic::Code;
 const LONG: Duration = Duration::from_secs(20);
 const PATH: &str = "/test.v1.Probe/Ask";
 
+/// What it answers with.
+#[derive(Clone, Copy, Debug)]
+enum Says {
+    Status(&'static str),
+    Http(u16),
+    Reset,
+}
+
 /// A server that answers, and counts.
 struct Peer {
     address: SocketAddr,
@@ -35,10 +42,10 @@ struct Peer {
 impl Peer {
     /// It says GOAWAY to a client after so many answers.
     async fn open(goaway_after: usize) -> Self {
-        Self::answering("0", goaway_after).await
+        Self::answering(Says::Status("0"), goaway_after).await
     }
 
-    async fn answering(status: &'static str, goaway_after: usize) -> Self {
+    async fn answering(says: Says, goaway_after: usize) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = socket.local_addr().expect("it is bound");
         let (host, asked) = (Host::new(), Arc::<AtomicUsize>::default());
@@ -46,7 +53,7 @@ impl Peer {
             let asked = asked.clone();
             async move {
                 while let Ok((stream, _peer)) = socket.accept().await {
-                    host.track(serve(stream, status, goaway_after, asked.clone()));
+                    host.track(serve(stream, says, goaway_after, asked.clone()));
                 }
             }
         });
@@ -68,7 +75,7 @@ impl Peer {
 
 async fn serve(
     stream: tokio::net::TcpStream,
-    status: &'static str,
+    says: Says,
     goaway_after: usize,
     asked: Arc<AtomicUsize>,
 ) {
@@ -83,8 +90,13 @@ async fn serve(
             // the answer is not there yet when the next question comes
             tokio::task::yield_now().await;
             let answer = Response::builder().header("content-type", "application/grpc");
-            let answer = answer.header("grpc-status", status).body(String::new());
-            Ok::<_, Infallible>(answer.expect("it is an answer"))
+            let answer = match says {
+                Says::Status(status) => answer.header("grpc-status", status),
+                Says::Http(status) => answer.status(status),
+                // hyper resets the stream
+                Says::Reset => return Err(io::Error::other("it breaks")),
+            };
+            Ok(answer.body(String::new()).expect("it is an answer"))
         }
     });
     let connection = http2::Builder::new(TokioExecutor::new());
@@ -108,7 +120,7 @@ fn question() -> Request<Body> {
 }
 
 async fn ask(balance: &Balance) -> Result<Response<Body>, Status> {
-    balance.send(question(), LONG, &mut Tried::default()).await
+    balance.send(question(), (LONG, true), &mut Tried::default()).await
 }
 
 fn set(balance: &Balance) -> &Set {
@@ -171,13 +183,14 @@ async fn the_next_attempt_goes_elsewhere() {
     for calls in 1..=20 {
         let mut tried = Tried::default();
         for _attempt in 0..2 {
-            balance.send(question(), LONG, &mut tried).await.expect("it is answered");
+            balance.send(question(), (LONG, true), &mut tried).await.expect("it is answered");
         }
         assert_eq!(peers.each_ref().map(Peer::asked), [calls, calls]);
     }
     // and a third one somewhere
-    let mut tried = Tried(peers.iter().map(|peer| peer.address).collect());
-    balance.send(question(), LONG, &mut tried).await.expect("it is answered");
+    let mut tried = Tried::default();
+    set(&balance).endpoints.borrow().iter().for_each(|endpoint| tried.add(endpoint));
+    balance.send(question(), (LONG, true), &mut tried).await.expect("it is answered");
 }
 
 // two threads, for the connection to end between a call's look at it and its way into it
@@ -223,15 +236,48 @@ async fn a_new_address_gets_calls_and_one_that_left_gets_none() {
 
 #[tokio::test]
 async fn who_refuses_at_once_does_not_draw_all_calls() {
-    let (well, ill) = (Peer::open(usize::MAX).await, Peer::answering("14", usize::MAX).await);
-    let balance = open(&[well.url(), ill.url()]);
-    until("both are connected", || all_are_up(&balance)).await;
-    for _call in 0..200 {
-        ask(&balance).await.expect("it is answered");
+    for says in [Says::Status("14"), Says::Status("8"), Says::Http(503), Says::Reset] {
+        let (well, ill) = (Peer::open(usize::MAX).await, Peer::answering(says, usize::MAX).await);
+        let balance = open(&[well.url(), ill.url()]);
+        until("both are connected", || all_are_up(&balance)).await;
+        for _call in 0..200 {
+            let _answer = ask(&balance).await;
+        }
+        // one in each second, after which it is asked again
+        assert!(ill.asked() < 50, "{says:?}: {}", ill.asked());
+        assert_eq!(ill.asked() + well.asked(), 200, "{says:?}");
     }
-    // one in each second, after which it is asked again
-    assert!(ill.asked() < 50, "{}", ill.asked());
-    assert_eq!(ill.asked() + well.asked(), 200);
+}
+
+#[tokio::test]
+async fn one_address_by_two_names_is_two_endpoints() {
+    let balance = open(&["http://127.0.0.1:1".to_owned()]);
+    let named = |name: &str| {
+        let place = target("http://127.0.0.1:1").place().expect("it has an address");
+        (place.0, target(name).origin)
+    };
+    let (one, other) = (named("http://one.example:1"), named("http://other.example:1"));
+    let are = || {
+        let endpoints = set(&balance).endpoints.borrow();
+        endpoints.iter().map(|endpoint| endpoint.origin.authority.to_string()).collect::<Vec<_>>()
+    };
+    set(&balance).become_these(vec![one.clone(), other.clone(), one]);
+    assert_eq!(are(), ["one.example:1", "other.example:1"]);
+    set(&balance).become_these(vec![other]);
+    assert_eq!(are(), ["other.example:1"]);
+}
+
+#[tokio::test]
+async fn who_only_answers_its_keeper_is_on_probation() {
+    let balance = open(&["http://127.0.0.1:1".to_owned()]);
+    let endpoint = set(&balance).endpoints.borrow()[0].clone();
+    assert_eq!([(); 3].map(|()| endpoint.is_late()), [false, false, true]);
+    endpoint.take_out("it is late");
+    endpoint.proved();
+    assert!(endpoint.is_in());
+    assert!(endpoint.is_late(), "once more is enough");
+    endpoint.heard();
+    assert!(!endpoint.is_late(), "it answered a call");
 }
 
 #[tokio::test]
@@ -241,7 +287,8 @@ async fn nothing_is_taken_out_for_being_late_when_it_is_the_last() {
     let balance = open(&[url]);
     for _call in 0..5 {
         let mut tried = Tried::default();
-        let answer = balance.send(question(), Duration::from_millis(30), &mut tried).await;
+        let time = (Duration::from_millis(30), true);
+        let answer = balance.send(question(), time, &mut tried).await;
         let status = answer.expect_err("nobody answers");
         assert_eq!(status.code(), Code::DeadlineExceeded);
     }

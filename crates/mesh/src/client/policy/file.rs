@@ -1,5 +1,6 @@
 //! A file of policies: what it may say, and what is wrong with it.
 
+use super::TIMEOUT;
 use crate::client::{breaker, budget};
 use anyhow::{anyhow, ensure};
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -103,6 +104,11 @@ impl Section {
         let methods = methods.unwrap_or_default().into_iter().map(method);
         let methods = methods.collect::<anyhow::Result<BTreeMap<_, _>>>()?;
         let limits = Limits::read(name, Value::Table(table))?;
+        let timeout = limits.timeout.unwrap_or(TIMEOUT);
+        limits.fit(name, timeout)?;
+        for (method, own) in &methods {
+            own.fit(&format!("{name}.methods.{method}"), own.timeout.unwrap_or(timeout))?;
+        }
         Ok(Self {
             limits,
             breaker: breaker.unwrap_or_default(),
@@ -119,13 +125,16 @@ impl Limits {
         within(path, "timeout", timeout, TIMES)?;
         within(path, "attempt_timeout", attempt_timeout, TIMES)?;
         within(path, "attempts", attempts, 1..=MOST_ATTEMPTS)?;
-        if let (Some(call), Some(attempt)) = (timeout, attempt_timeout) {
-            ensure!(
-                attempt <= call,
-                "{path}.attempt_timeout is longer than {path}.timeout, which ends the call"
-            );
-        }
         Ok(limits)
+    }
+
+    /// Who gives attempts a time gives them one that they can have.
+    fn fit(&self, path: &str, timeout: Duration) -> anyhow::Result<()> {
+        ensure!(
+            self.attempt_timeout.is_none_or(|attempt| attempt <= timeout),
+            "{path}.attempt_timeout is longer than the timeout, {timeout:?}, which ends the call"
+        );
+        Ok(())
     }
 }
 

@@ -71,6 +71,11 @@ fn an_invalid_file_changes_nothing_and_says_where_it_is_wrong() {
         ("bills.attempts = 6", &["bills.attempts", "1 to 5"]),
         ("bills.attempts = -1", &["bills"]),
         ("[bills]\ntimeout = '1s'\nattempt_timeout = '2s'", &["bills.attempt_timeout is longer"]),
+        ("bills.attempt_timeout = '11s'", &["bills.attempt_timeout is longer", "10s"]),
+        (
+            "[bills]\ntimeout = '1s'\nmethods.Send.attempt_timeout = '2s'",
+            &["bills.methods.Send.attempt_timeout is longer"],
+        ),
         ("bills.breaker.failed_percent = 0", &["bills.breaker.failed_percent", "1 to 100"]),
         ("bills.breaker.failed_percent = 101", &["bills.breaker.failed_percent"]),
         ("bills.breaker.window = '100ms'", &["bills.breaker.window", "1s"]),
@@ -88,6 +93,17 @@ fn an_invalid_file_changes_nothing_and_says_where_it_is_wrong() {
         assert!(!error.contains('\n'), "{error}");
         assert_eq!(rules.borrow().method("/test.v1.Bill/Send").timeout, seconds(4), "{text}");
     }
+}
+
+#[test]
+fn an_attempt_has_no_more_time_than_its_call() {
+    let policies = Policies::default();
+    let rules = policies.rules("bills", methods()).expect("nothing is said");
+    let attempt = |method: &str| rules.borrow().method(method).attempt_timeout;
+    policies.take("bills.timeout = '1s'\nbills.methods.Send.timeout = '500ms'").expect("valid");
+    assert_eq!(attempt("/test.v1.Bill/Print"), seconds(1));
+    assert_eq!(attempt("/test.v1.Bill/Send"), Some(Duration::from_millis(500)));
+    assert_eq!(attempt("/test.v1.Bill/Nothing"), seconds(1));
 }
 
 #[test]
