@@ -329,7 +329,7 @@ impl Endpoint {
     }
 }
 
-/// Whether it would rather not have had the call: UNAVAILABLE, RESOURCE_EXHAUSTED, or a proxy's word instead of gRPC's.
+/// Whether it would rather not have had the call: UNAVAILABLE, `RESOURCE_EXHAUSTED`, or a proxy's word instead of gRPC's.
 fn refuses<B>(answer: &Response<B>) -> bool {
     let told = answer.headers().get("grpc-status");
     answer.status() != StatusCode::OK || told.is_some_and(|code| code == "14" || code == "8")

@@ -69,7 +69,7 @@ async fn checked(load: Load, shop: &View) -> anyhow::Result<Value> {
 async fn of_two_payments_one_stands_still_and_all_are_served() -> anyhow::Result<()> {
     // a debug build on a busy machine wants more for a second attempt than the half second that 3 s leave
     let arguments = &[
-        (Service::Order, &["--pay-within=4500ms"] as &[_]),
+        (Service::Order, ["--pay-within=4500ms"].as_slice()),
         (Service::Make, &["--auto-barista", "30ms"]),
     ];
     let plan = Plan { replicas: 2, arguments, ..Plan::default() };
@@ -141,7 +141,7 @@ async fn however_the_way_to_payment_is_cut_all_are_answered_and_all_orders_end()
     let policies = policies.to_string_lossy();
     let order = ["--policies", &policies, "--pay-within=1500ms", "--settle-after=2s"];
     let arguments =
-        &[(Service::Order, &order as &[_]), (Service::Make, &["--auto-barista", "30ms"])];
+        &[(Service::Order, order.as_slice()), (Service::Make, &["--auto-barista", "30ms"])];
     let plan = Plan { replicas: 1, engine: Engine::Sqlite, make: Engine::Sqlite, arguments };
     let mut fleet = Fleet::prepare(binary(), &plan).await?;
     let way = fleet.proxy(Service::Payment, 0).await?;
@@ -189,7 +189,7 @@ async fn however_the_way_to_payment_is_cut_all_are_answered_and_all_orders_end()
 async fn while_payment_is_away_for_long_orders_are_refused_and_not_stored() -> anyhow::Result<()> {
     let away = Duration::from_secs(amount("SOAK_AWAY_SECONDS", 10).into());
     let arguments = &[
-        (Service::Order, &["--settle-after", "2s"] as &[_]),
+        (Service::Order, ["--settle-after", "2s"].as_slice()),
         (Service::Make, &["--auto-barista", "30ms"]),
     ];
     let plan = Plan { replicas: 1, engine: Engine::Sqlite, make: Engine::Sqlite, arguments };
