@@ -2,21 +2,20 @@
 //! stopped and started again by itself, and is found at the same address.
 
 use crate::{
-    DatabaseServer, Doors, Engine, Nats, Process, Proxy,
+    DatabaseServer, Engine, Nats, Process, Proxy,
     certificates::Authority,
     doors::door,
     ports,
     shop::{forget_ready, ready_file},
+    view::{View, logs},
 };
 use anyhow::{Context as _, ensure};
 use std::{
-    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitStatus,
 };
 use tempfile::TempDir;
-use tonic::transport::Channel;
 
 /// A service of the shop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,13 +94,6 @@ struct Member {
 struct Files {
     ready: PathBuf,
     log: PathBuf,
-}
-
-/// A fleet as one sees it who always meets the same replica of each service.
-#[derive(Debug)]
-pub struct View {
-    channels: [Channel; 4],
-    logs: Vec<PathBuf>,
 }
 
 impl Fleet {
@@ -394,23 +386,5 @@ impl Fleet {
     fn of(&mut self, service: Service, replica: usize) -> &mut Member {
         let of = |member: &&mut Member| (member.service, member.replica) == (service, replica);
         self.members.iter_mut().find(of).expect("the plan has this replica")
-    }
-}
-
-fn logs<'a>(files: impl Iterator<Item = &'a PathBuf>) -> String {
-    let read = |path: &PathBuf| {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        format!("== {name}\n{}", fs::read_to_string(path).unwrap_or_default())
-    };
-    files.map(read).collect()
-}
-
-impl Doors for View {
-    fn channels(&self) -> &[Channel; 4] {
-        &self.channels
-    }
-
-    fn log(&self) -> String {
-        logs(self.logs.iter())
     }
 }

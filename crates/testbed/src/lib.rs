@@ -14,16 +14,18 @@ mod ports;
 mod proxy;
 mod server;
 mod shop;
+mod view;
 mod wire;
 
 pub use doors::Doors;
 pub use ear::{Ear, names};
 pub use engine::{DatabaseServer, Engine};
-pub use fleet::{Fleet, Plan, Service, View};
+pub use fleet::{Fleet, Plan, Service};
 pub use matrix::{TestDatabase, database, database_on};
 pub use nats::Nats;
 pub use proxy::{Block, Faults, Proxy};
 pub use shop::{Addresses, Process, Shop, run};
+pub use view::View;
 pub use wire::Wire;
 
 use std::{future::Future, time::Duration};

@@ -102,7 +102,8 @@ fn told(status: &Status) -> (Health, Again) {
         // a quota, or a proxy's: of what is too large, our services say so
         (Code::ResourceExhausted, None) => Health::Unsaid,
         (Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss, _) => Health::Failing,
-        (Code::DeadlineExceeded, _) => Health::Late,
+        // tonic's servers say CANCELLED when the time is over that they were given
+        (Code::DeadlineExceeded, _) | (Code::Cancelled, None) => Health::Late,
         _ => Health::Well,
     };
     (health, again)
@@ -291,6 +292,8 @@ mod tests {
         assert_eq!(answered(Status::not_found("no")), (Health::Well, Again::No));
         let quota = answered(Status::resource_exhausted("too many requests"));
         assert_eq!(quota, (Health::Unsaid, Again::No));
+        let late = answered(Status::cancelled("Timeout expired"));
+        assert_eq!(late, (Health::Late, Again::IfIdempotent), "so says a server of tonic's");
     }
 
     #[tokio::test(start_paused = true)]
