@@ -181,7 +181,7 @@ impl Till {
         };
         let pay = self.request(pay, order.correlation_id, &cause);
         let mut payment = self.payment.clone();
-        match self.in_time(payment.pay(pay)).await {
+        match payment.pay(pay).await {
             Ok(answer) => {
                 let command = told(order_id, answer.into_inner().payment)?;
                 let recorded = self.writer.record(command, cause).await;
@@ -228,20 +228,14 @@ impl Till {
         let cause = Cause::default();
         let void = self.request(void, correlation_id, &cause);
         let mut payment = self.payment.clone();
-        let answer = self.in_time(payment.void_payment(void)).await;
+        let answer = payment.void_payment(void).await;
         let answer = answer.map_err(|status| Error::Pay { order_id, first: false, status })?;
         // a fact, not a command of a caller's: a full queue must not keep it out
         self.writer.record(told(order_id, answer.into_inner().payment)?, cause).await?;
         Ok(())
     }
 
-    /// What Payment answers, all of it: the channel only sees to it that an answer begins in time.
-    async fn in_time<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-        let late = |_elapsed| Status::deadline_exceeded("Payment did not answer in time");
-        tokio::time::timeout(self.patience, call).await.map_err(late)?
-    }
-
-    /// A call to Payment, as what it is part of.
+    /// A call to Payment, as what it is part of. The channel sees to it that all of the answer comes in time.
     fn request<T>(&self, message: T, correlation_id: Uuid, cause: &Cause) -> Request<T> {
         let mut request = Request::new(message);
         let mut buffer = Uuid::encode_buffer();
